@@ -120,14 +120,12 @@ class Cells:
     # torch_geometric
 
     def to_data(self) -> list[Data]:
-        """One torch_geometric ``Data`` a cell: ``x`` int64 ``[n]`` (operation codes), ``edge_index`` int64 ``[2, E]``."""
+        """One torch_geometric ``Data`` a cell: ``x`` int64 ``[n]``, its codes, and ``edge_index`` int64 ``[2, E]``."""
         from torch_geometric.data import Data
 
         return [
             Data(x=operations[:n], edge_index=adjacency.nonzero().t().contiguous(), num_nodes=n)
-            for operations, adjacency, n in zip(
-                self.operations, self.adjacency, self.num_nodes.tolist(), strict=True
-            )
+            for operations, adjacency, n in zip(self.operations, self.adjacency, self.num_nodes.tolist(), strict=True)
         ]
 
     @staticmethod
@@ -138,7 +136,8 @@ class Cells:
         num_nodes = torch.zeros(len(graphs), dtype=torch.int64)
         for i, graph in enumerate(graphs):
             codes, edges = graph.x, graph.edge_index
-            assert codes is not None and edges is not None
+            assert codes is not None
+            assert edges is not None
             if not 1 <= len(codes) <= MAX_NODES:
                 raise ValueError(f"graph {i} has {len(codes)} nodes; a cell has 1 to {MAX_NODES}")
             operations[i, : len(codes)] = codes.view(-1)

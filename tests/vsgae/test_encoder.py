@@ -1,0 +1,151 @@
+from itertools import product
+
+import pytest
+import torch
+from per_edge import PerEdgePredictor
+from torch_geometric.data import Batch
+
+from vsgae import encoder as encoder_module
+from vsgae.encoder import Encoder, EncoderConfig
+from vsgae.predictor import AccuracyPredictor, PredictorConfig
+
+VARIANTS = [
+    dict(zip(("direction", "message", "update", "aggregation", "readout", "share_weights"), choice, strict=True))
+    for choice in product(
+        ("bidirectional", "forward"),
+        ("concat_linear", "neighbour_linear", "concat_mlp"),
+        ("gru", "elman"),
+        ("sum", "mean", "max"),
+        ("gated_sum", "mean"),
+        (False, True),
+    )
+]
+
+
+def predictor(config: PredictorConfig, dtype: torch.dtype = torch.float32) -> AccuracyPredictor:
+    torch.manual_seed(0)
+    return AccuracyPredictor(config).to(dtype)
+
+
+def compare(model: AccuracyPredictor, cells) -> tuple[float, float]:
+    """The largest difference from the per-edge implementation: of outputs, and of gradients relative to the largest."""
+    reference = PerEdgePredictor.like(model)
+    weights = torch.linspace(-1, 1, len(cells), dtype=next(model.parameters()).dtype)
+    ours, theirs = model(cells), reference(Batch.from_data_list(cells.to_data()))
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    gradients = reference.gradients_of(model)
+    differences = [
+        ((p.grad - gradients[name]).abs().max() / gradients[name].abs().max().clamp(min=1e-3)).item()
+        for name, p in model.named_parameters()
+    ]
+    return (ours - theirs).abs().max().item(), max(differences)
+
+
+def test_the_papers_encoder_equals_the_per_edge_implementation(thousand_cells):
+    output, gradient = compare(predictor(PredictorConfig()), thousand_cells)
+    assert output < 1e-5
+    assert gradient < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(str(value) for value in v.values()))
+def test_every_variant_equals_the_per_edge_implementation(thousand_cells, variant):
+    config = PredictorConfig(encoder=EncoderConfig(node_dim=6, graph_dim=4, rounds=3, **variant), hidden=(5,))
+    output, gradient = compare(predictor(config, torch.float64), thousand_cells[::9])
+    assert output < 1e-12
+    assert gradient < 1e-9
+
+
+@pytest.mark.parametrize("cells_at_once", [1, 40, 1000])
+def test_the_order_of_the_products_does_not_change_the_result(thousand_cells, cells_at_once, monkeypatch):
+    """Batches of different sizes are multiplied in different orders (see PropagationRound)."""
+    model = predictor(PredictorConfig(encoder=EncoderConfig(node_dim=20)), torch.float64)
+    expected = PerEdgePredictor.like(model)(Batch.from_data_list(thousand_cells.to_data()))
+    parts = [model(thousand_cells[i : i + cells_at_once]) for i in range(0, 1000, cells_at_once)]
+    assert (torch.cat(parts) - expected).abs().max() < 1e-12
+
+
+def test_evaluation_by_rows_equals_training_mode(thousand_cells, monkeypatch):
+    model = predictor(PredictorConfig(), torch.float64)
+    expected = model(thousand_cells)
+    monkeypatch.setattr(encoder_module, "ROWS_AT_ONCE", 37)
+    with torch.no_grad():
+        assert (model(thousand_cells) - expected).abs().max() < 1e-12
+
+
+def test_the_output_is_invariant_under_relabelling_of_the_inner_nodes(thousand_cells, relabelled):
+    model = predictor(PredictorConfig())
+    changed = relabelled(thousand_cells, seed=1)
+    assert not thousand_cells.equal(changed).all()
+    with torch.no_grad():
+        assert (model(thousand_cells) - model(changed)).abs().max() < 1e-6
+
+
+def test_a_cells_output_does_not_depend_on_the_batch(thousand_cells):
+    model = predictor(PredictorConfig(), torch.float64)
+    with torch.no_grad():
+        alone = torch.cat([model(thousand_cells[i]) for i in range(0, 1000, 50)])
+        assert (model(thousand_cells)[::50] - alone).abs().max() < 1e-12
+
+
+def test_two_rounds_and_both_directions_are_seen(thousand_cells):
+    """Cells that differ two edges away, or in direction only, get different embeddings."""
+    forward = Encoder(EncoderConfig(direction="forward", node_dim=8, rounds=1))
+    both = Encoder(EncoderConfig(node_dim=8))
+    assert len(forward.rounds[0].messages) == 1
+    assert len(both.rounds[0].messages) == 2
+    assert len(torch.unique(both(thousand_cells).detach().round(decimals=5), dim=0)) > 900
+
+
+def test_the_papers_encoder_has_as_many_parameters_as_the_paper_implies():
+    d, g = 250, 56
+    a_round = 2 * (2 * d * 2 * d + 2 * d) + 3 * d * (2 * d + d) + 2 * 3 * d
+    expected = 5 * d + 2 * a_round + (d * g + g) + (d + 1)
+    assert sum(p.numel() for p in Encoder(EncoderConfig()).parameters()) == expected
+    assert sum(p.numel() for p in Encoder(EncoderConfig(share_weights=True)).parameters()) == expected - a_round
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
+        ({"node_dim": -3}, "node_dim is -3; it must be at least 1"),
+        ({"message": "telepathy"}, "message is 'telepathy'; allowed are concat_linear, neighbour_linear, concat_mlp"),
+        ({"update": "lstm9"}, "update is 'lstm9'; allowed are gru, elman"),
+        ({"aggregation": "product"}, "aggregation is 'product'; allowed are sum, mean, max"),
+        ({"readout": "none"}, "readout is 'none'; allowed are gated_sum, mean"),
+        ({"direction": "sideways"}, "direction is 'sideways'; allowed are bidirectional, forward"),
+    ],
+)
+def test_a_wrong_choice_is_quoted(setting, message):
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(**setting)
+
+
+def test_a_hidden_width_must_be_positive():
+    with pytest.raises(ValueError, match=r"hidden is \[28, 0\]; each width must be at least 1"):
+        PredictorConfig(hidden=(28, 0))
+
+
+def test_the_predictor_is_the_papers_mlp_on_the_encoder(thousand_cells):
+    model = predictor(PredictorConfig())
+    widths = [(layer.in_features, layer.out_features) for layer in model.mlp if isinstance(layer, torch.nn.Linear)]
+    assert widths == [(56, 28), (28, 14), (14, 7), (7, 1)]
+    assert isinstance(model.mlp[-1], torch.nn.Linear)
+    assert model(thousand_cells[:3]).shape == (3,)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_outputs_and_gradients(thousand_cells):
+    model = predictor(PredictorConfig())
+    expected = model(thousand_cells)
+    expected.sum().backward()
+    gradients = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    model.cuda()
+    outputs = model(thousand_cells.to("cuda"))
+    outputs.sum().backward()
+    assert (outputs.cpu() - expected).abs().max() < 1e-4
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        assert (p.grad.cpu() - gradient).abs().max() < 1e-3 * gradient.abs().max().clamp(min=1)

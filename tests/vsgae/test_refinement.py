@@ -1,0 +1,61 @@
+import torch
+
+from vsgae.cells import OPERATIONS
+from vsgae.refinement import refine
+
+
+def trees(cells, rounds, directions):
+    """Each node's unfolding as nested tuples: two nodes have the same state exactly when their trees are equal."""
+    result = []
+    for operations, adjacency, n in zip(cells.operations, cells.adjacency, cells.num_nodes.tolist(), strict=True):
+        state = [OPERATIONS[code] for code in operations[:n]]
+        around = {
+            "predecessors": [adjacency[:, v].nonzero().flatten().tolist() for v in range(n)],
+            "successors": [adjacency[v].nonzero().flatten().tolist() for v in range(n)],
+        }
+        for _ in range(rounds):
+            state = [
+                (state[v], *(tuple(sorted((state[u] for u in around[d][v]), key=repr)) for d in directions))
+                for v in range(n)
+            ]
+        result += state
+    return result
+
+
+def test_states_are_shared_exactly_where_the_unfolded_neighbourhoods_are_equal(thousand_cells):
+    for directions in (("predecessors", "successors"), ("predecessors",)):
+        for rounds in (1, 2, 3):
+            refinement = refine(thousand_cells, rounds, directions)
+            expected = trees(thousand_cells, rounds, directions)
+            numbers = {tree: i for i, tree in enumerate(dict.fromkeys(expected))}
+            pairs = set(zip(refinement.nodes.tolist(), (numbers[tree] for tree in expected), strict=True))
+            assert len(pairs) == len(numbers) == len(refinement.rounds[-1].own)
+
+
+def test_the_whole_space_has_as_many_states_as_the_design_counts(space):
+    rounds = refine(space, 2).rounds
+    assert [len(round_.own) for round_ in rounds] == [1_863, 903_330]
+
+
+def test_a_round_says_what_each_state_is_made_from(thousand_cells):
+    refinement = refine(thousand_cells, 1)
+    (round_,) = refinement.rounds
+    node = 0
+    for i, n in enumerate(thousand_cells.num_nodes.tolist()):
+        operations, adjacency = thousand_cells.operations[i], thousand_cells.adjacency[i]
+        assert refinement.offsets[i] == node
+        for v in range(n):
+            row = refinement.nodes[node + v]
+            assert round_.own[row] == operations[v]
+            for d, around in enumerate((adjacency[:, v], adjacency[v])):
+                neighbours = round_.neighbours[d, row]
+                assert sorted(neighbours[neighbours >= 0].tolist()) == sorted(operations[around].tolist())
+                assert round_.degree[d, row] == around.sum()
+        node += n
+    assert refinement.offsets[-1] == node == len(refinement.nodes)
+
+
+def test_zero_rounds_are_the_operations(thousand_cells):
+    refinement = refine(thousand_cells, 0)
+    assert refinement.rounds == []
+    assert torch.equal(refinement.nodes, thousand_cells.operations[thousand_cells.node_mask])

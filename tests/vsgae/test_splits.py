@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from vsgae.edit_distance import edit_distance, reference_cells
+from vsgae.splits import SPLITS, SplitConfig, split
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_parts_are_disjoint_complete_and_a_function_of_the_seed(space, name):
+    cells = space[::20]
+    a, b, other = (split(cells, SplitConfig(name=name, seed=seed)) for seed in (3, 3, 4))
+    everything = torch.cat([a.train, a.validation, a.test])
+    assert torch.equal(everything.sort().values, torch.arange(len(cells)))
+    for part in ("train", "validation", "test"):
+        assert torch.equal(getattr(a, part), getattr(b, part))
+    assert not torch.equal(a.train, other.train)
+
+
+def test_edit_sampling_takes_every_stratum_in_proportion(space):
+    parts = split(space, SplitConfig(name="edit_sampled"))
+    assert len(parts.train) == pytest.approx(0.7 * len(space), abs=1)
+    assert len(parts.test) == pytest.approx(0.2 * len(space), abs=1)
+    assert len(parts.validation) == pytest.approx(0.1 * len(space), abs=1)
+    strata = space.num_nodes * 100 + edit_distance(space, reference_cells(space.num_nodes))
+    total = torch.bincount(strata)
+    assert (total > 0).sum() > 50
+    for part, tenths in ((parts.train, 7), (parts.test, 2), (parts.validation, 1)):
+        assert (torch.bincount(strata[part], minlength=len(total)) - total * tenths / 10).abs().max() <= 2 * tenths
+
+
+def test_zero_shot_trains_on_the_other_lengths_and_tests_on_all_of_one(space):
+    counts = {5: 2441, 6: 62010, 7: 359082}
+    for length in (6, 7):
+        parts = split(space, SplitConfig(name=f"zero_shot_{length}"))
+        assert len(parts.test) == counts[length]
+        assert (space.num_nodes[parts.test] == length).all()
+        for part in (parts.train, parts.validation):
+            assert (space.num_nodes[part] != length).all()
+        assert len(parts.validation) == pytest.approx((len(space) - counts[length]) / 10, abs=1)
+
+
+def test_90_10_has_no_validation_set(space):
+    parts = split(space, SplitConfig(name="random_90_10"))
+    assert [len(parts.train), len(parts.validation), len(parts.test)] == [381_262, 0, 42_362]
+
+
+def test_the_split_seed_moves_the_test_set(space):
+    tests = [set(split(space[::50], SplitConfig(seed=seed)).test.tolist()) for seed in (0, 1)]
+    assert tests[0] != tests[1]
+
+
+def test_wrong_settings_and_empty_parts_are_refused(space):
+    with pytest.raises(ValueError, match="name is 'thirds'; allowed are edit_sampled, zero_shot_6"):
+        SplitConfig(name="thirds")
+    with pytest.raises(ValueError, match="seed is -1; it must be at least 0"):
+        SplitConfig(seed=-1)
+    with pytest.raises(ValueError, match="training and 0 test cells; neither may be empty"):
+        split(space[:91], SplitConfig(name="zero_shot_6"))

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from vsgae.encoder import EncoderConfig
+from vsgae.evaluation import predict, regression_metrics
+from vsgae.predictor import PredictorConfig
+from vsgae.splits import Split, SplitConfig, split
+from vsgae.training import TrainingConfig, train_predictor
+
+MODEL = PredictorConfig(encoder=EncoderConfig(node_dim=16, graph_dim=8))
+CONFIG = TrainingConfig(lr=1e-3, epochs=5, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def data(thousand_cells):
+    """Invented labels: the share of 3x3 convolutions, moved a little by the number of edges."""
+    values = (thousand_cells.operations == 1).float().mean(1) + 0.01 * thousand_cells.num_edges
+    return thousand_cells, values, split(thousand_cells, SplitConfig())
+
+
+def run(data, config=CONFIG, epochs=None, model=MODEL, **kwargs):
+    """The metrics of the first ``epochs`` epochs (without timings), and the result if training ended."""
+    generator = train_predictor(model, config, *data, **{"seed": 0, **kwargs})
+    metrics, result = [], None
+    while result is None and (epochs is None or len(metrics) < epochs):
+        try:
+            metrics.append(next(generator))
+        except StopIteration as stop:
+            result = stop.value
+    timings = ("seconds", "cells_per_second")
+    return [{name: m[name] for name in m if name not in timings} for m in metrics], result
+
+
+def test_training_is_deterministic_for_a_seed_and_differs_between_seeds(data):
+    first, second, other = run(data), run(data), run(data, seed=1)
+    assert first[0] == second[0]
+    assert first[1].test == second[1].test
+    assert first[0] != other[0]
+
+
+def test_training_leaves_the_callers_random_state_alone(data):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    run(data, epochs=1)
+    assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3, 5])
+def test_an_interrupted_training_goes_on_to_the_same_numbers(data, tmp_path, stopped_after):
+    whole, expected = run(data)
+    checkpoint = tmp_path / "checkpoint.pt"
+    before, _ = run(data, epochs=stopped_after, checkpoint=checkpoint)
+    assert before == whole[:stopped_after]
+    after, result = run(data, checkpoint=checkpoint)
+    assert after == whole  # the record first, then the epochs that were missing
+    assert (result.best_epoch, result.test) == (expected.best_epoch, expected.test)
+    for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_finished_training_is_not_trained_again(data, tmp_path):
+    run(data, checkpoint=tmp_path / "checkpoint.pt")
+    generator = train_predictor(MODEL, CONFIG, *data, seed=0, checkpoint=tmp_path / "checkpoint.pt")
+    first = run(data, checkpoint=tmp_path / "checkpoint.pt")
+    recorded = [next(generator)["seconds"] for _ in range(5)]
+    assert recorded == [
+        m["seconds"] for m in train_predictor(MODEL, CONFIG, *data, seed=0, checkpoint=tmp_path / "checkpoint.pt")
+    ]
+    assert len(first[0]) == 5
+
+
+def test_the_best_epoch_is_the_one_with_the_lowest_validation_error_and_its_weights_are_kept(data):
+    cells, values, parts = data
+    metrics, result = run(
+        data, TrainingConfig(lr=0.05, epochs=8, batch_size=64)
+    )  # so high that the error goes up and down
+    errors = [m["validation_rmse"] for m in metrics]
+    assert result.best_epoch == 1 + errors.index(min(errors))
+    assert result.best_epoch != 8
+    again = regression_metrics(predict(result.model, cells[parts.validation]), values[parts.validation])
+    assert again == result.validation
+    assert again["rmse"] == min(errors)
+    assert result.test == regression_metrics(predict(result.model, cells[parts.test]), values[parts.test])
+
+
+def test_the_test_cells_change_nothing_but_the_test_score(data):
+    cells, values, parts = data
+    changed = values.clone()
+    changed[parts.test] = 0.5 - values[parts.test]
+    a, b = run(data), run((cells, changed, parts))
+    assert a[0] == b[0]
+    assert a[1].best_epoch == b[1].best_epoch
+    assert a[1].test != b[1].test
+
+
+def test_training_learns(data):
+    _, values, parts = data
+    _, result = run(data, TrainingConfig(lr=3e-3, epochs=30, batch_size=64))
+    assert result.test["rmse"] < 0.5 * values[parts.test].std()
+    assert result.test["kendall_tau"] > 0.7
+
+
+def test_a_golden_loss_of_the_papers_configuration(thousand_cells):
+    """Two epochs of the published configuration on 1,000 cells; the value was taken on the CPU from torch 2.13."""
+    values = thousand_cells.num_edges / 10
+    parts = Split(torch.arange(896), torch.arange(896, 948), torch.arange(948, 1000))
+    metrics, _ = run((thousand_cells, values, parts), TrainingConfig(epochs=2), model=PredictorConfig())
+    assert [m["train_loss"] for m in metrics] == pytest.approx([0.98826204, 0.97652299], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_the_losses_are_torchs(loss):
+    predicted, true = torch.tensor([0.9, 0.5]), torch.tensor([0.905, 0.9])
+    value = TrainingConfig(loss=loss, huber_delta=0.01).loss_function()(predicted, true)
+    squared = 0.5 * 0.005**2 + 0.01 * (0.4 - 0.005), 0.005**2 + 0.4**2
+    assert value.item() == pytest.approx(squared[loss == "mse"] / 2, rel=1e-4)
+
+
+def test_a_loss_that_is_no_longer_finite_is_an_error(data):
+    cells, values, parts = data
+    values = values.clone()
+    values[parts.train[0]] = float("inf")
+    with pytest.raises(FloatingPointError, match="training diverged: the loss of epoch 1 is"):
+        run((cells, values, parts))
+
+
+def test_a_split_without_validation_cells_is_refused(data):
+    cells, values, _ = data
+    with pytest.raises(ValueError, match="0 validation cells"):
+        run((cells, values, split(cells, SplitConfig(name="random_90_10"))))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lr": 0.0}, "lr is 0.0; it must be greater than 0"),
+        ({"lr": float("nan")}, "lr is nan; it must be greater than 0"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
+        ({"loss": "hinge"}, "loss is 'hinge'; allowed are mse, huber"),
+        ({"huber_delta": -1.0}, "huber_delta is -1.0; it must be greater than 0"),
+    ],
+)
+def test_a_wrong_setting_is_quoted(setting, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**setting)

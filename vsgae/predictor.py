@@ -1,0 +1,44 @@
+"""The accuracy predictor: the encoder and a small MLP, trained together (paper section 7.1, supplement B.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from vsgae.cells import Cells
+from vsgae.encoder import Encoder, EncoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """Args:
+    encoder: the graph encoder.
+    hidden: widths of the MLP's hidden layers.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    hidden: tuple[int, ...] = (28, 14, 7)
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden is {list(self.hidden)}; each width must be at least 1")
+
+
+class AccuracyPredictor(nn.Module):
+    """Cells to accuracies: ``MLP(encoder(cells))``, d_g -> 28 -> 14 -> 7 -> 1 with ReLU between and none at the end."""
+
+    def __init__(self, config: PredictorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder)
+        widths = (config.encoder.graph_dim, *config.hidden, 1)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+
+    def forward(self, cells: Cells) -> Tensor:
+        """float32 ``[N]``."""
+        return self.mlp(self.encoder(cells)).squeeze(1)
