@@ -15,7 +15,7 @@ class LinearMessage(nn.Module):
 
     ``sum_u M(h_v, h_u) = deg(v) W_own h_v + W_neighbour sum_u h_u + deg(v) b``.
 
-    It is ``nn.Linear`` of the concatenated states, with that layer's initialisation; the weight is stored in blocks, one
+    It is ``nn.Linear`` of the concatenated states, with its initialisation; the weight is stored in blocks, one
     a state, in the form in which the encoder multiplies it.
 
     Args:

@@ -1,0 +1,207 @@
+"""The command line: ``python -m study.run STUDY``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help answers at once
+    from study.space import Study, Trial
+    from study.tracking import Tracker
+    from vsgae.nasbench101.labels import LabelConfig, Labels
+
+DESCRIPTION = """\
+Run the trials of a study that are not yet finished, record them in MLflow, and write results/STUDY.{csv,md,tex}.
+The same command again goes on where the last one stopped.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = _parser().parse_args(arguments)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with _errors_in_one_line():
+        job = _read(args)
+    for labels in job.labels.values():
+        print(f"labels: {labels.description}", flush=True)
+    if args.plan:
+        _print_plan(job, args.gpus_per_trial)
+        return 0
+
+    from study.lock import only_driver
+
+    with ExitStack() as stack:
+        try:
+            with _errors_in_one_line():
+                stack.enter_context(only_driver(job.study.name))
+            trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
+        except KeyboardInterrupt:
+            job.tracker.interrupt()
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            return 130
+        return _report(job, trials, args, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", metavar="STUDY", help="a file of search_spaces/ without .yaml, or a path to one")
+    parser.add_argument("--local", action="store_true", help="run one trial in this process, without Ray")
+    parser.add_argument("--trial", type=int, metavar="K", help="only this trial; with --local: or the first unfinished")
+    parser.add_argument("--plan", action="store_true", help="print the trials and their states, and start nothing")
+    parser.add_argument("--data", metavar="SOURCE", help="labels: 'official', or a measured table (.csv, .parquet)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a setting, such as training.lr=0.0001; may be given more than once",
+    )
+    parser.add_argument("--address", metavar="ADDR", help="of a running Ray cluster; without it, Ray is started here")
+    parser.add_argument("--gpus-per-trial", type=float, metavar="F", help="in place of the study's figure")
+    return parser
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """A wrong command ends here; an error of a trial does not, and keeps its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A command that was found right: the study's trials, those chosen of them, and what they stand on."""
+
+    study: Study
+    trials: list[Trial]
+    chosen: list[Trial]
+    labels: dict[LabelConfig, Labels]
+    tracker: Tracker
+
+    def unfinished(self) -> list[Trial]:
+        runs = self.tracker.runs()
+        return [trial for trial in self.chosen if trial.key not in runs or not runs[trial.key].finished]
+
+
+def _read(args: argparse.Namespace) -> _Job:
+    """Check the whole command; it writes nothing."""
+    from study.settings import parse_assignment
+    from study.space import load_study, plan_trials
+
+    study = load_study(args.study)
+    overrides = {}
+    for text in args.set:
+        overrides |= parse_assignment(text)
+    trials = plan_trials(study, overrides, args.data)
+    if args.trial is not None and not 0 <= args.trial < len(trials):
+        raise ValueError(f"there is no trial {args.trial}; {study.name} has the trials 0 to {len(trials) - 1}")
+    if args.local and args.address is not None:
+        raise ValueError(f"--local runs in this process; it takes no --address {args.address}")
+    study.resources.where(0, args.gpus_per_trial)
+
+    from study.tables import Published
+    from study.tracking import Tracker
+    from vsgae.nasbench101.labels import load_labels
+
+    if study.published is not None:
+        Published.read(study.published)
+    chosen = trials if args.trial is None else [trials[args.trial]]
+    labels = {config: load_labels(config) for config in dict.fromkeys(trial.config.labels for trial in trials)}
+    return _Job(study, trials, chosen, labels, Tracker(study.name))
+
+
+def _print_plan(job: _Job, gpus_per_trial: float | None) -> None:
+    from study.console import listing
+
+    num_cpus, num_gpus = os.cpu_count() or 1, _num_gpus()
+    each = job.study.resources.where(num_gpus, gpus_per_trial)
+    print(f"study: {job.study.name}: {job.study.description}")
+    print(
+        f"resources: {each.cpus:g} CPU and {each.gpus:g} GPU a trial; "
+        f"{each.trials_at_once(num_cpus, num_gpus)} at once on this machine ({num_cpus} CPU and {num_gpus} GPU)"
+    )
+    print(listing(job.chosen, job.tracker.runs()))
+
+
+def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
+    """The first unfinished of the chosen trials, in this process."""
+    from tqdm import tqdm
+
+    from study.console import describe, progress, say
+    from study.trial import run_trial
+
+    unfinished = job.unfinished()
+    if not unfinished:
+        return job.chosen[0]
+    trial, tracker = unfinished[0], job.tracker
+    device = "cuda" if job.study.resources.where(_num_gpus(), gpus_per_trial).gpus else "cpu"
+    epoch = tracker.start(trial, labels=job.labels[trial.config.labels].description, device=device)
+    say(trial, f"goes on after epoch {epoch}" if epoch else f"started on {device}")
+    try:
+        with tqdm(total=trial.config.training.epochs, unit="epoch") as bar:
+            for metrics in run_trial(trial.config, trial.directory, device):
+                if "epoch" in metrics:
+                    tracker.log_epoch(trial, metrics)
+                    bar.set_postfix_str(progress(trial, metrics), refresh=False)
+                    bar.update()
+        tracker.finish(trial, metrics)
+    except Exception as error:
+        tracker.fail(trial, describe(error), traceback.format_exc())
+        raise
+    shutil.rmtree(trial.directory)
+    return trial
+
+
+def _run_on_ray(job: _Job, args: argparse.Namespace, stack: ExitStack) -> list[Trial]:
+    """All chosen trials that are unfinished, on this machine or a cluster."""
+    unfinished = job.unfinished()
+    if unfinished:
+        from study.tune import run_trials, running_ray
+
+        with _errors_in_one_line():
+            room = stack.enter_context(running_ray(args.address, job.study.resources, args.gpus_per_trial))
+        run_trials(unfinished, job.tracker, job.labels, room)
+    return job.chosen
+
+
+def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Say what came of ``trials``; write the table after a run of the whole study, or once all of it is finished."""
+    from study.console import comparison, listing
+    from study.tables import write_tables
+
+    runs = job.tracker.runs()
+    print(listing(trials, runs))
+    if args.local:
+        print(comparison(runs[trials[0].key].metrics))
+    unfinished = [trial for trial in job.trials if trial.key not in runs or not runs[trial.key].finished]
+    if not unfinished or not (args.local or args.trial is not None):
+        command = shlex.join(["python", "-m", "study.run", *arguments])
+        files = write_tables(job.study, job.trials, runs, job.labels, command=command)
+        finished = [trial for trial in job.trials if trial not in unfinished]
+        job.tracker.attach([runs[trial.key].run_id for trial in finished], files, "table")
+        print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
+    return 1 if any(trial in unfinished for trial in trials) else 0
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""A study, which is a file in ``search_spaces/``, and the trials that it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import ConfigDict
+
+from study.settings import CHECKED, build, flatten, merge
+from study.trial import TrialConfig, trial_key
+from vsgae.nasbench101.labels import OFFICIAL, LabelConfig, label_digest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one trial gets: CPU cores, and GPUs where there are any. Up to 1 a GPU may be shared, beyond it is whole."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0:
+            raise ValueError(f"cpus is {self.cpus}; it must be above 0")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
+            raise ValueError(f"gpus is {self.gpus}; it must be between 0 and 1, or a whole number")
+
+    def where(self, num_gpus: float, gpus_per_trial: float | None) -> Resources:
+        """What a trial gets where there are ``num_gpus`` GPUs; ``gpus_per_trial`` stands in for the study's figure."""
+        if gpus_per_trial is not None:
+            return Resources(cpus=self.cpus, gpus=gpus_per_trial)
+        return self if num_gpus else Resources(cpus=self.cpus)
+
+    def trials_at_once(self, num_cpus: float, num_gpus: float) -> int:
+        """How many trials that get this fit on ``num_cpus`` cores and ``num_gpus`` GPUs."""
+        fit = int(num_cpus // self.cpus)
+        if self.gpus:
+            fit = min(fit, int(num_gpus // self.gpus if self.gpus > 1 else num_gpus * (1 // self.gpus)))
+        return fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One file of ``search_spaces/``: every configuration, repeated with the seeds 0, 1, ...
+
+    Args:
+        name: the file's, without ``.yaml``.
+        description: one line, the title of its table.
+        base: the settings that all configurations share.
+        configurations: by name, the settings of its own; the columns of the table.
+        repeats: trials a configuration.
+        setting: what the study without ``--set`` is called in its table.
+        published: the entry of ``results/paper.yaml`` to compare with, if any.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = CHECKED
+
+    name: str
+    description: str
+    configurations: dict[str, dict[str, Any]]
+    base: dict[str, Any] = field(default_factory=dict)
+    repeats: int = 1
+    resources: Resources = field(default_factory=Resources)
+    setting: str = "base"
+    published: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.configurations:
+            raise ValueError("configurations is empty; a study has at least one")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial of a study.
+
+    Args:
+        index: its number in the study's plan, from 0.
+        setting: the name of its row in the table.
+        overrides: what ``--set`` changed, by dotted name; ``setting`` in a form that can be planned again.
+        label_digest: of the labels that it stands on.
+    """
+
+    index: int
+    study: str
+    configuration: str
+    setting: str
+    overrides: dict[str, Any]
+    config: TrialConfig
+    key: str
+    label_digest: str
+
+    @property
+    def name(self) -> str:
+        changed = " ".join(["", *map(_assignment, sorted(self.overrides.items()))])
+        return f"{self.configuration}/seed={self.config.seed}{changed}"
+
+    @property
+    def directory(self) -> Path:
+        """Where the trial keeps its checkpoint until it is recorded; absolute, since a trial runs elsewhere."""
+        return Path("runs", self.study, self.key).absolute()
+
+
+def load_study(name: str) -> Study:
+    """A study by its name in ``search_spaces/``, or by the path of a YAML file.
+
+    Raises:
+        ValueError: there is no such study, or its file is wrong; the message names the setting.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"there is no file {name}")
+    else:
+        known = study_files()
+        if name not in known:
+            raise ValueError(f"unknown study {name!r}; there are: {', '.join(sorted(known))}")
+        path = known[name]
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} must hold settings; its top level is {type(content).__name__}")
+    try:
+        return build(Study, {**content, "name": path.stem})
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def study_files() -> dict[str, Path]:
+    """The studies by name: those of the working directory's ``search_spaces/``, then those of the project."""
+    folders = [PROJECT / "search_spaces", Path("search_spaces")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None = None) -> list[Trial]:
+    """All trials of a study under the settings ``overrides``, by configuration and then seed.
+
+    Args:
+        source: of the labels, in place of the study's. It is no setting of the table: a row says what was trained, the
+            table's head what on.
+
+    Raises:
+        ValueError: a setting is unknown or its value wrong, two trials would be the same, or the labels are not there.
+    """
+    overrides = flatten(overrides)
+    if "seed" in overrides:
+        raise ValueError("seed is set by the study's repeats; choose one of them with --trial")
+    source = overrides.pop("labels.source", source)
+    labels = {} if source is None else {"labels.source": source}
+    plain = {name: build(TrialConfig, merge(study.base, own, labels)) for name, own in study.configurations.items()}
+    configs = {
+        name: build(TrialConfig, merge(study.base, own, labels, overrides))
+        for name, own in study.configurations.items()
+    }
+    changed = {}
+    for name in sorted(overrides):
+        values = [_get(config, name) for config in configs.values()]
+        if values != [_get(config, name) for config in plain.values()]:
+            changed[name] = values[0]
+    setting = " ".join(map(_assignment, changed.items())) or study.setting
+    trials = []
+    for configuration, config in configs.items():
+        digest = label_digest(config.labels)
+        config = dataclasses.replace(config, labels=_resolved(config.labels))
+        for seed in range(study.repeats):
+            seeded = dataclasses.replace(config, seed=seed)
+            trials.append(
+                Trial(
+                    index=len(trials),
+                    study=study.name,
+                    configuration=configuration,
+                    setting=setting,
+                    overrides=changed,
+                    config=seeded,
+                    key=trial_key(seeded, digest),
+                    label_digest=digest,
+                )
+            )
+    [(key, times)] = Counter(trial.key for trial in trials).most_common(1)
+    if times > 1:
+        first, second, *_ = [trial.name for trial in trials if trial.key == key]
+        raise ValueError(f"{first} and {second} would be the same trial; a study has each trial once")
+    return trials
+
+
+def _resolved(labels: LabelConfig) -> LabelConfig:
+    """With an absolute path, if the labels are a file: trials run in another working directory."""
+    if labels.source == OFFICIAL:
+        return labels
+    return dataclasses.replace(labels, source=str(Path(labels.source).resolve()))
+
+
+def _get(config: TrialConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _assignment(item: tuple[str, Any]) -> str:
+    name, value = item
+    return f"{name}={list(value) if isinstance(value, tuple) else value}"

@@ -1,0 +1,213 @@
+"""MLflow: one trial, one run, found again by its ``trial_key`` tag.
+
+Everything goes through ``MlflowClient`` and one writer, the process that drives the study. The store is the one that
+a bare ``mlflow ui`` in the working directory shows, ``sqlite:///mlflow.db``, or what ``MLFLOW_TRACKING_URI`` names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from study.settings import flatten
+from study.space import PROJECT, Trial
+from study.trial import CONFIG, MODEL
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
+
+CURVE = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow holds of a trial: its run, the run's status, and the last recorded epoch."""
+
+    run_id: str
+    status: str
+    epoch: int
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "FINISHED"
+
+    @property
+    def state(self) -> str:
+        """In words; a run that says RUNNING was left so by a driver that died, unless a driver is at work."""
+        if self.status == "FAILED":
+            return f"failed: {self.tags.get('error', 'no error recorded')}"
+        return "finished" if self.finished else f"cut off at epoch {self.epoch}"
+
+
+class Tracker:
+    """The runs of one study.
+
+    Args:
+        study: the name of the study and of the MLflow experiment.
+    """
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self._database = Path("mlflow.db").absolute()
+        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database}"
+        self._open: dict[str, _OpenRun] = {}
+
+    @cached_property
+    def _client(self) -> MlflowClient:  # made late, since it creates the database
+        return MlflowClient(tracking_uri=self._uri)
+
+    def runs(self) -> dict[str, Recorded]:
+        """What is recorded of the study's trials, by trial key. Creates nothing."""
+        return {run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")}
+
+    def start(self, trial: Trial, *, labels: str, device: str) -> int:
+        """Open the trial's run, the one it already has or a new one.
+
+        Args:
+            labels: one line that says what the trial stands on.
+
+        Returns:
+            The last epoch that the run already holds, 0 for a new one.
+        """
+        tags = {
+            "study": trial.study,
+            "configuration": trial.configuration,
+            "setting": trial.setting,
+            "overrides": json.dumps(trial.overrides),
+            "label_source": Path(trial.config.labels.source).name,
+            "labels": labels,
+            "label_digest": trial.label_digest,
+            "device": device,
+            "git_commit": git_commit(),
+            "mlflow.source.name": f"study.run {trial.study}",
+            "mlflow.source.type": "LOCAL",
+        }
+        found = self._search(f"tags.trial_key = '{trial.key}'")
+        if not found:
+            run = self._client.create_run(
+                self._experiment_id(), run_name=trial.name, tags={"trial_key": trial.key, "attempt": "1", **tags}
+            )
+            run_id, epoch = run.info.run_id, 0
+        else:
+            recorded = self._recorded(found[0])
+            run_id, epoch = recorded.run_id, recorded.epoch
+            tags["attempt"] = str(int(recorded.tags["attempt"]) + 1)
+            self._client.update_run(run_id, status="RUNNING")
+            if "error" in recorded.tags:
+                self._client.delete_tag(run_id, "error")
+        self._client.log_batch(
+            run_id,
+            params=[Param(name, str(value)) for name, value in flatten(trial.config.without_path()).items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+        self._open[trial.key] = _OpenRun(run_id, epoch)
+        return epoch
+
+    def log_epoch(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
+        """Record an epoch, unless it already is: a trial that goes on yields its finished epochs again."""
+        run, epoch = self._open[trial.key], int(metrics["epoch"])
+        if epoch <= run.epoch:
+            return False
+        self._log_metrics(run.run_id, {name: value for name, value in metrics.items() if name != "epoch"}, epoch)
+        run.epoch = epoch
+        return True
+
+    def finish(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+        """Record the final scores and the model; FINISHED only when all of it is there."""
+        run = self._open[trial.key]
+        if not metrics.keys() & self._client.get_run(run.run_id).data.metrics.keys():
+            self._log_metrics(run.run_id, metrics, run.epoch)
+        for name in (MODEL, CONFIG):
+            self._client.log_artifact(run.run_id, str(trial.directory / name), "model")
+        self._close(trial, "FINISHED")
+
+    def fail(self, trial: Trial, error: str, traceback: str) -> None:
+        """Close the run as FAILED; the next run of the study opens it again."""
+        run = self._open[trial.key]
+        self._client.set_tag(run.run_id, "error", error)
+        self._client.log_text(run.run_id, traceback, "error/traceback.txt")
+        self._close(trial, "FAILED")
+
+    def interrupt(self) -> None:
+        """Close what is open as KILLED; the next run of the study goes on with it."""
+        for run in self._open.values():
+            self._client.set_terminated(run.run_id, "KILLED")
+        self._open.clear()
+
+    def attach(self, run_ids: list[str], files: list[Path], folder: str) -> None:
+        """Log ``files`` as artifacts of each of the runs."""
+        for run_id in run_ids:
+            for file in files:
+                self._client.log_artifact(run_id, str(file), folder)
+
+    def _search(self, condition: str) -> list[Run]:
+        if self._uri == f"sqlite:///{self._database}" and not self._database.exists():
+            return []
+        experiment = self._client.get_experiment_by_name(self.study)
+        found: list[Run] = []
+        token: str | None = None
+        while experiment is not None:
+            page = self._client.search_runs([experiment.experiment_id], condition, max_results=1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def _experiment_id(self) -> str:
+        experiment = self._client.get_experiment_by_name(self.study)
+        if experiment is None:
+            return self._client.create_experiment(self.study)
+        if experiment.lifecycle_stage != "active":
+            raise ValueError(
+                f"the MLflow experiment {self.study!r} is deleted; restore it, or remove it with `mlflow gc`"
+            )
+        return experiment.experiment_id
+
+    def _recorded(self, run: Run) -> Recorded:
+        history = [] if CURVE not in run.data.metrics else self._client.get_metric_history(run.info.run_id, CURVE)
+        epoch = max((metric.step for metric in history), default=0)
+        return Recorded(run.info.run_id, run.info.status, epoch, run.data.metrics, run.data.tags)
+
+    def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        """All of them in one transaction, so that a step is recorded whole or not at all."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    def _close(self, trial: Trial, status: str) -> None:
+        self._client.set_terminated(self._open.pop(trial.key).run_id, status)
+
+
+@dataclass
+class _OpenRun:
+    run_id: str
+    epoch: int
+
+
+@cache
+def git_commit() -> str:
+    """The commit of the code, with ``-dirty`` if anything but results differs from it; outside git, the version."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(PROJECT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if (PROJECT / ".git").exists():
+            changes = git("status", "--porcelain", "--", ".", ":(exclude)results")
+            return git("rev-parse", "HEAD") + ("-dirty" if changes else "")
+        return f"vsgae-study {version('vsgae-study')}"
+    except (OSError, subprocess.CalledProcessError, PackageNotFoundError):
+        return "unknown"

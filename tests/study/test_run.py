@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from study.run import main
+from study.space import load_study, plan_trials
+from study.trial import CHECKPOINT
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "unknown study 'nonsense'; there are: small, table1"),
+        (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
+        (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, batch_size, epochs"),
+        (["small", "--set", "training.lr=-1"], "training: lr is -1.0; it must be greater than 0"),
+        (["small", "--set", "training.lr"], "'training.lr' is no setting; write it as name=value"),
+        (["small", "--trial", "99"], "there is no trial 99; small has the trials 0 to 5"),
+        (["small", "--trial", "-1"], "there is no trial -1; small has the trials 0 to 5"),
+        (["small", "--data", "nonsense"], "nonsense"),
+        (["small", "--data", "absent.csv"], "absent.csv"),
+        (["small", "--gpus-per-trial", "1.5"], "gpus is 1.5; it must be between 0 and 1, or a whole number"),
+        (["small", "--local", "--address", "auto"], "--local runs in this process; it takes no --address auto"),
+    ],
+)
+@pytest.mark.parametrize("mode", [[], ["--plan"], ["--local"]])
+def test_a_wrong_command_is_one_line_and_exit_code_2_and_starts_nothing(
+    mode: list[str],
+    arguments: list[str],
+    message: str,
+    study_folder: Path,
+    small_table: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = [] if "--data" in arguments else ["--data", str(small_table)]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, *data, *mode])
+    output, error = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert output == ""
+    assert files_in(study_folder) == ["search_spaces/small.yaml"]
+
+
+def test_the_plan_lists_every_trial_and_creates_nothing(
+    study_folder: Path, small_table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["small", "--plan", "--data", str(small_table)]) == 0
+    output = capsys.readouterr().out
+    trials = plan_trials(load_study("small"), {}, str(small_table))
+    assert output.startswith("labels: measured")
+    assert "resources: 1 CPU and 0 GPU a trial" in output
+    for trial in trials:
+        assert f"[{trial.index:>2}] {trial.name:<18}  {trial.key}  missing" in output
+    assert files_in(study_folder) == ["search_spaces/small.yaml"]
+
+
+def test_one_trial_runs_in_this_process_and_without_importing_ray(study_folder: Path, small_table: Path) -> None:
+    program = (
+        "import sys\nfrom study.run import main\n"
+        f"code = main(['small', '--local', '--trial', '1', '--data', {str(small_table)!r}])\n"
+        "assert 'ray' not in sys.modules, 'ray was imported'\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("labels: measured")
+    assert "3/3" in done.stderr  # the progress bar
+    for row in ("VS-GAE", "constant predictor", "boosted trees"):
+        assert any(line.startswith(row) for line in done.stdout.splitlines())
+    client = MlflowClient(tracking_uri=f"sqlite:///{study_folder}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("prediction/seed=1", "FINISHED")
+    assert not (study_folder / "results").exists()  # the study is not finished
+
+
+def test_local_trials_one_after_the_other_end_in_the_table_and_a_trial_cut_off_goes_on(
+    study_folder: Path,
+    database: Path,
+    small_table: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["small", "--local", "--data", str(small_table)]
+    trial = plan_trials(load_study("small"), {}, str(small_table))[0]
+
+    with monkeypatch.context() as patch:  # Ctrl-C while the second epoch is recorded
+        from study.tracking import Tracker
+
+        log_epoch = Tracker.log_epoch
+
+        def interrupted(self: Tracker, trial: object, metrics: dict[str, float]) -> bool:
+            if metrics["epoch"] == 2:
+                raise KeyboardInterrupt
+            return log_epoch(self, trial, metrics)  # type: ignore[arg-type]
+
+        patch.setattr(Tracker, "log_epoch", interrupted)
+        assert main(command) == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    history = torch.load(trial.directory / CHECKPOINT, weights_only=True)["history"]
+    assert len(history) == 2
+    assert main([*command, "--plan"]) == 0
+    assert f"{trial.key}  cut off at epoch 1" in capsys.readouterr().out
+
+    for _ in range(6):
+        assert main(command) == 0
+    assert "[ 5] zero-shot-7/seed=1: started on cpu" in capsys.readouterr().out
+    assert not trial.directory.exists()
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        trial.name: "FINISHED" for trial in plan_trials(load_study("small"), {}, str(small_table))
+    }
+    assert len(runs) == 6
+    (first,) = [run for run in runs if run.data.tags["trial_key"] == trial.key]
+    recorded = client.get_metric_history(first.info.run_id, "seconds")
+    assert [metric.step for metric in recorded] == [1, 2, 3]
+    assert [metric.value for metric in recorded[:2]] == [epoch["seconds"] for epoch in history]  # not trained again
+    assert files_in(study_folder / "results") == ["small.csv", "small.md", "small.tex"]
+    for run in runs:
+        assert len(client.list_artifacts(run.info.run_id, "table")) == 3
+
+    assert main(command) == 0  # all is finished: nothing to do
+    assert len(client.search_runs([client.get_experiment_by_name("small").experiment_id])) == 6
+
+
+def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tried_again(
+    study_folder: Path,
+    database: Path,
+    small_table: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["small", "--local", "--data", str(small_table)]
+    with monkeypatch.context() as patch:
+
+        def broken(*arguments: object) -> None:
+            raise ValueError("a broken baseline")
+
+        patch.setattr("study.trial.fit_baselines", broken)
+        with pytest.raises(ValueError, match="a broken baseline"):
+            main(command)
+    main([*command, "--plan"])
+    assert "failed: ValueError: a broken baseline" in capsys.readouterr().out
+    assert main(command) == 0
+
+
+def test_help_answers_without_importing_the_model() -> None:
+    program = (
+        "import sys\nfrom study.run import main\ntry:\n    main(['--help'])\nfinally:\n"
+        "    assert not {'torch', 'mlflow', 'ray', 'pandas'} & sys.modules.keys()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--gpus-per-trial" in done.stdout

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.space import Resources, load_study, plan_trials, study_files
+from study.trial import trial_key
+
+
+def test_table1_is_three_tasks_with_five_repeats_of_the_papers_configuration(small_table: Path) -> None:
+    study = load_study("table1")
+    trials = plan_trials(study, {}, str(small_table))
+    assert [trial.name for trial in trials] == [
+        f"{task}/seed={seed}" for task in ("prediction", "zero-shot-6", "zero-shot-7") for seed in range(5)
+    ]
+    assert [trial.index for trial in trials] == list(range(15))
+    assert len({trial.key for trial in trials}) == 15
+    assert {trial.setting for trial in trials} == {"paper"}
+    for trial in trials:
+        encoder, training = trial.config.model.encoder, trial.config.training
+        assert (encoder.node_dim, encoder.graph_dim, encoder.rounds) == (250, 56, 2)
+        assert trial.config.model.hidden == (28, 14, 7)
+        assert (training.lr, training.batch_size, training.epochs, training.loss) == (1e-5, 128, 50, "mse")
+        assert trial.config.split.seed == 0
+    assert [trial.config.split.name for trial in trials[::5]] == ["edit_sampled", "zero_shot_6", "zero_shot_7"]
+
+
+@pytest.mark.parametrize("name", sorted(study_files()))
+def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path) -> None:
+    study = load_study(name)
+    assert len(plan_trials(study, {}, str(small_table))) == len(study.configurations) * study.repeats
+
+
+def test_overrides_make_a_setting_named_after_what_they_change(study_folder: Path, small_table: Path) -> None:
+    study = load_study("small")
+    changed = plan_trials(study, {"training": {"lr": "1e-3"}, "training.loss": "huber"}, str(small_table))
+    assert {trial.setting for trial in changed} == {"training.loss=huber training.lr=0.001"}
+    assert changed[0].name == "prediction/seed=0 training.loss=huber training.lr=0.001"
+    assert {trial.key for trial in changed}.isdisjoint(
+        trial.key for trial in plan_trials(study, {}, str(small_table))
+    )
+    again = plan_trials(study, changed[0].overrides, str(small_table))
+    assert again == changed
+
+
+def test_an_override_with_the_studys_own_value_is_no_other_setting(study_folder: Path, small_table: Path) -> None:
+    study = load_study("small")
+    same = plan_trials(study, {"training.lr": "1e-2", "model.hidden": [3]}, str(small_table))
+    assert same == plan_trials(study, {}, str(small_table))
+    assert {trial.setting for trial in same} == {"small"}
+
+
+def test_overrides_that_make_two_trials_the_same_are_refused(study_folder: Path, small_table: Path) -> None:
+    with pytest.raises(ValueError, match=r"prediction/seed=0 .* and zero-shot-6/seed=0 .* would be the same trial"):
+        plan_trials(load_study("small"), {"split.name": "edit_sampled"}, str(small_table))
+    with pytest.raises(ValueError, match="seed is set by the study's repeats"):
+        plan_trials(load_study("small"), {"seed": 3}, str(small_table))
+
+
+def test_the_same_table_elsewhere_is_the_same_trial_and_another_table_another(
+    study_folder: Path, small_table: Path
+) -> None:
+    study = load_study("small")
+    keys = [trial.key for trial in plan_trials(study, {}, str(small_table))]
+    shutil.copy(small_table, "copy.csv")
+    assert [trial.key for trial in plan_trials(study, {}, "copy.csv")] == keys
+    Path("less.csv").write_text("".join(small_table.read_text().splitlines(keepends=True)[:-1]))
+    assert {trial.key for trial in plan_trials(study, {}, "less.csv")}.isdisjoint(keys)
+
+
+def test_the_labels_of_a_plan_have_an_absolute_path(study_folder: Path, small_table: Path) -> None:
+    shutil.copy(small_table, "copy.csv")
+    (trial, *_) = plan_trials(load_study("small"), {}, "copy.csv")
+    assert trial.config.labels.source == str(study_folder / "copy.csv")
+    assert trial.directory == study_folder / "runs" / "small" / trial.key
+
+
+def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Path, small_table: Path) -> None:
+    config = plan_trials(load_study("small"), {}, str(small_table))[0].config
+    key = trial_key(config, "digest")
+    assert len(key) == 16
+    assert trial_key(dataclasses.replace(config, seed=1), "digest") != key
+    assert trial_key(dataclasses.replace(config, labels=dataclasses.replace(config.labels, epochs=36)), "digest") != key
+    assert trial_key(config, "another digest") != key
+
+
+def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^unknown study 'nonsense'; there are: small, table1"):
+        load_study("nonsense")
+    with pytest.raises(ValueError, match=r"^there is no file nonsense\.yaml$"):
+        load_study("nonsense.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"repeat": 3}, "unknown setting repeat; there are name, description"),
+        ({"repeats": 0}, "repeats is 0; it must be at least 1"),
+        ({"configurations": {}}, "configurations is empty"),
+        ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),
+        ({"resources": {"gpus": 1.5}}, "resources: gpus is 1.5; it must be between 0 and 1, or a whole number"),
+    ],
+)
+def test_a_wrong_study_file_is_an_error_that_names_file_and_setting(
+    change: dict[str, object], message: str, study_folder: Path
+) -> None:
+    content = yaml.safe_load(Path("search_spaces/small.yaml").read_text())
+    Path("wrong.yaml").write_text(yaml.safe_dump({**content, **change}))
+    with pytest.raises(ValueError, match=f"^wrong.yaml: {message}"):
+        load_study("wrong.yaml")
+
+
+def test_what_is_no_yaml_or_no_settings_is_an_error_in_one_line(study_folder: Path) -> None:
+    for content in ("a: [1", "just a word"):
+        Path("wrong.yaml").write_text(content)
+        with pytest.raises(ValueError, match=r"^wrong\.yaml (is not YAML|must hold settings)[^\n]*$"):
+            load_study("wrong.yaml")
+
+
+def test_trials_share_a_gpu_where_there_is_one() -> None:
+    resources = Resources(cpus=1, gpus=0.25)
+    assert resources.where(0, None) == Resources(cpus=1, gpus=0)
+    assert resources.where(2, None) == resources
+    assert resources.where(2, 0.5) == Resources(cpus=1, gpus=0.5)
+    assert resources.trials_at_once(16, 2) == 8
+    assert Resources(cpus=1, gpus=0.3).trials_at_once(16, 2) == 6
+    assert Resources(cpus=1, gpus=2).trials_at_once(16, 5) == 2
+    assert Resources(cpus=3).trials_at_once(8, 0) == 2
+    assert resources.trials_at_once(3, 2) == 3
+    with pytest.raises(ValueError, match=r"gpus is 1\.5"):
+        resources.where(2, 1.5)

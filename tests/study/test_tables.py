@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.space import Study, Trial, load_study, plan_trials
+from study.tables import Published, write_tables
+from study.tracking import Recorded
+from vsgae.nasbench101.labels import LabelConfig, Labels, load_labels
+
+HUBER = {"training.loss": "huber"}
+
+
+@pytest.fixture
+def study(study_folder: Path) -> Study:
+    return load_study("small")
+
+
+@pytest.fixture
+def trials(study: Study, small_table: Path) -> list[Trial]:
+    return plan_trials(study, {}, str(small_table))
+
+
+@pytest.fixture
+def labels(trials: list[Trial]) -> dict[LabelConfig, Labels]:
+    return {config: load_labels(config) for config in {trial.config.labels for trial in trials}}
+
+
+def finished(trial: Trial, test_rmse: float) -> Recorded:
+    metrics = {
+        "test_rmse": test_rmse,
+        "best_validation_rmse": 2 * test_rmse,
+        "test_kendall_tau": 0.5,
+        "test_rmse_ratio": test_rmse / 0.04,
+        "baseline_constant_test_rmse": 0.04,
+        "baseline_constant_test_rmse_ratio": 1.0,
+        "baseline_constant_test_kendall_tau": float("nan"),
+        "baseline_boosted_trees_test_rmse": 0.03,
+        "baseline_boosted_trees_test_rmse_ratio": 0.75,
+        "baseline_boosted_trees_test_kendall_tau": 0.6,
+        "train_cells": 190.0,
+        "validation_cells": 27.0,
+        "test_cells": 54.0,
+    }
+    tags = {"overrides": json.dumps(trial.overrides), "setting": trial.setting, "git_commit": "abc"}
+    return Recorded(f"run of {trial.key}", "FINISHED", 3, metrics, tags)
+
+
+def failed(trial: Trial) -> Recorded:
+    tags = {"overrides": json.dumps(trial.overrides), "git_commit": "abc", "error": "ValueError: a | b"}
+    return Recorded("failed run", "FAILED", 1, {"train_loss": 1.0}, tags)
+
+
+def written(files: list[Path]) -> tuple[pd.DataFrame, str, str]:
+    assert [str(file) for file in files] == ["results/small.csv", "results/small.md", "results/small.tex"]
+    return pd.read_csv(files[0]), files[1].read_text(), files[2].read_text()
+
+
+def test_a_table_states_n_mean_and_relative_sample_deviation(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
+) -> None:
+    rmse = {trial.key: 0.02 + 0.001 * trial.index for trial in trials}
+    runs = {trial.key: finished(trial, rmse[trial.key]) for trial in trials}
+    table, markdown, latex = written(write_tables(study, trials, runs, labels, command="the command"))
+    row = table[(table["method"] == "VS-GAE") & (table["configuration"] == "zero-shot-6")].iloc[0]
+    own = [rmse[trial.key] for trial in trials if trial.configuration == "zero-shot-6"]
+    assert row["setting"] == "small"
+    assert row["n"] == 2
+    assert row["test_rmse"] == pytest.approx(statistics.mean(own))
+    assert row["test_rmse_relative_std"] == pytest.approx(statistics.stdev(own) / statistics.mean(own), rel=1e-4)
+    assert "| VS-GAE, small | 0.0205 ± 3.4 % (n = 2) | 0.0225 ± 3.1 % (n = 2) | 0.0245 ± 2.9 % (n = 2) |" in markdown
+    assert "VS-GAE, small & 0.0205 $\\pm$ 3.4 \\% (n = 2) & " in latex
+    description = next(iter(labels.values())).description
+    for text in (description, "the command", "abc", "ddof = 1", "prediction: 190 / 27 / 54"):
+        assert text in markdown
+    assert set(table["labels"]) == {description}
+
+
+def test_baselines_stand_above_the_model_once(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
+) -> None:
+    others = plan_trials(study, HUBER, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]}
+    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    block = markdown.split("## Test RMSE\n")[1].split("##")[0]
+    rows = [line.split("|")[1].strip() for line in block.splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        "published, not comparable, Friede et al. 2019, Table 1",
+        "constant predictor",
+        "boosted trees on cell features",
+        "VS-GAE, small",
+        "VS-GAE, training.loss=huber",
+    ]
+    assert "| constant predictor | 0.0400 (n = 1) | 0.0400 (n = 1) | 0.0400 (n = 1) |" in block
+    assert (table["method"] == "constant predictor").sum() == 3
+    tau = markdown.split("## Test Kendall tau\n")[1].split("##")[0]
+    assert "constant predictor" not in tau
+    assert "boosted trees on cell features | 0.6000" in tau
+
+
+def test_a_setting_with_another_split_has_baselines_of_its_own(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
+) -> None:
+    others = plan_trials(study, {"split.seed": 1}, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]}
+    _, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    assert "| constant predictor, split.seed=1 |" in markdown
+
+
+def test_another_setting_is_shown_only_when_all_of_its_trials_are_finished(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
+) -> None:
+    others = plan_trials(study, HUBER, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others[:-1]]}
+    _, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    assert "huber" not in markdown
+    _, markdown, _ = written(write_tables(study, others, runs, labels, command=""))
+    assert "VS-GAE, training.loss=huber" in markdown
+    assert "VS-GAE, small" in markdown
+
+
+def test_runs_on_other_labels_and_of_settings_that_are_gone_are_not_shown(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], study_folder: Path, small_table: Path
+) -> None:
+    Path("less.csv").write_text("".join(small_table.read_text().splitlines(keepends=True)[:-1]))
+    others = plan_trials(study, HUBER, "less.csv")
+    gone = finished(trials[0], 0.02)
+    gone = replace(gone, tags={**gone.tags, "overrides": json.dumps({"training.momentum": 0.9})})
+    runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]} | {"gone": gone}
+    table, _, _ = written(write_tables(study, trials, runs, labels, command=""))
+    assert set(table["setting"]) == {"small", "Friede et al. 2019, Table 1"}
+
+
+def test_a_failed_trial_is_a_row_with_its_error(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
+) -> None:
+    runs = {trial.key: finished(trial, 0.02) for trial in trials[1:]} | {trials[0].key: failed(trials[0])}
+    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    row = table[table["method"] == "failed"].iloc[0]
+    assert (row["configuration"], row["note"]) == ("prediction", "seed 0: ValueError: a | b")
+    assert "| prediction | small | seed 0: ValueError: a \\| b |" in markdown
+    assert "| VS-GAE, small | 0.0200 (n = 1) | 0.0200 ± 0.0 % (n = 2) |" in markdown
+
+
+def test_a_table_of_nothing_but_failures_can_be_written(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
+) -> None:
+    runs = {trial.key: failed(trial) for trial in trials}
+    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    assert (table["method"] == "failed").sum() == 6
+    assert "VS-GAE" not in markdown.split("## Failed trials")[0].split("## Test RMSE")[1]
+
+
+def test_the_published_figures_are_the_papers_and_comparable_only_on_the_same_labels(
+    labels: dict[LabelConfig, Labels],
+) -> None:
+    published = Published.read("table1")
+    assert {name: value["mean"] for name, value in published.values.items()} == {
+        "prediction": 0.0487,
+        "zero-shot-6": 0.0526,
+        "zero-shot-7": 0.0571,
+    }
+    assert [value["relative_deviation"] for value in published.values.values()] == [0.003, 0.04, 0.014]
+    assert {name: value["mean"] for name, value in Published.read("table2").values.items()} == {
+        "reconstruction": 99.99,
+        "validity": 95.09,
+    }
+    (measured,) = labels.values()
+    assert published.not_comparable(measured) == (
+        "other labels: source invented.csv, not official, cells 271, not 423624"
+    )
+    same = replace(published, labels={"source": "invented.csv", "metric": "validation_accuracy", "cells": 271})
+    assert same.not_comparable(measured) == ""
+    with pytest.raises(ValueError, match=r"published is 'table9'; results/paper.yaml has table1, table2"):
+        Published.read("table9")

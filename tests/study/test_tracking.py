@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from study.space import Trial, load_study, plan_trials
+from study.tracking import Tracker, git_commit
+from study.trial import CONFIG, MODEL
+
+
+@pytest.fixture
+def trials(study_folder: Path, database: Path, small_table: Path) -> list[Trial]:
+    return plan_trials(load_study("small"), {}, str(small_table))
+
+
+def epoch(number: int) -> dict[str, float]:
+    return {"epoch": number, "train_loss": 1 / number, "validation_rmse": 2 / number}
+
+
+def leave_model(trial: Trial) -> None:
+    trial.directory.mkdir(parents=True, exist_ok=True)
+    (trial.directory / MODEL).write_bytes(b"weights")
+    (trial.directory / CONFIG).write_text("{}")
+
+
+def client() -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def all_runs() -> list[Run]:
+    return client().search_runs([client().get_experiment_by_name("small").experiment_id])
+
+
+def steps(run_id: str, name: str = "train_loss") -> list[int]:
+    return [metric.step for metric in client().get_metric_history(run_id, name)]
+
+
+def test_asking_what_is_recorded_creates_nothing(study_folder: Path) -> None:
+    assert Tracker("small").runs() == {}
+    assert [path.name for path in study_folder.iterdir()] == ["search_spaces"]
+
+
+def test_a_finished_trial_is_one_run_with_parameters_curves_tags_and_the_model(trials: list[Trial]) -> None:
+    tracker, trial = Tracker("small"), trials[3]
+    assert tracker.start(trial, labels="invented ones", device="cpu") == 0
+    assert [tracker.log_epoch(trial, epoch(number)) for number in (1, 2, 3)] == [True] * 3
+    leave_model(trial)
+    tracker.finish(trial, {"test_rmse": 0.5, "best_epoch": 3.0})
+    (run,) = all_runs()
+    assert run.info.run_name == "zero-shot-6/seed=1"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.lr"] == "0.01"
+    assert run.data.params["split.name"] == "zero_shot_6"
+    assert run.data.params["seed"] == "1"
+    assert "labels.source" not in run.data.params
+    expected = {
+        "study": "small",
+        "trial_key": trial.key,
+        "configuration": "zero-shot-6",
+        "setting": "small",
+        "overrides": "{}",
+        "label_source": "invented.csv",
+        "labels": "invented ones",
+        "label_digest": trial.label_digest,
+        "device": "cpu",
+        "git_commit": git_commit(),
+        "attempt": "1",
+    }
+    assert expected.items() <= run.data.tags.items()
+    assert steps(run.info.run_id) == [1, 2, 3]
+    assert run.data.metrics == {"train_loss": 1 / 3, "validation_rmse": 2 / 3, "test_rmse": 0.5, "best_epoch": 3.0}
+    assert {file.path for file in client().list_artifacts(run.info.run_id, "model")} == {
+        f"model/{MODEL}",
+        f"model/{CONFIG}",
+    }
+    assert tracker.runs()[trial.key].state == "finished"
+
+
+def test_a_run_whose_driver_died_is_opened_again_and_gets_each_epoch_once(trials: list[Trial]) -> None:
+    trial, dead = trials[0], Tracker("small")
+    dead.start(trial, labels="", device="cpu")
+    dead.log_epoch(trial, epoch(1))
+    dead.log_epoch(trial, epoch(2))
+    assert dead.runs()[trial.key].state == "cut off at epoch 2"
+
+    tracker = Tracker("small")
+    assert tracker.start(trial, labels="", device="cpu") == 2
+    assert [tracker.log_epoch(trial, epoch(number)) for number in (1, 2, 3)] == [False, False, True]
+    leave_model(trial)
+    tracker.finish(trial, {"test_rmse": 0.5})
+    (run,) = all_runs()
+    assert (run.info.status, run.data.tags["attempt"]) == ("FINISHED", "2")
+    assert steps(run.info.run_id) == [1, 2, 3]
+
+
+def test_scores_recorded_before_the_driver_died_are_not_recorded_again(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, dead = trials[0], Tracker("small")
+    dead.start(trial, labels="", device="cpu")
+    dead.log_epoch(trial, epoch(1))
+    with pytest.raises(OSError, match=MODEL):  # the model is not there yet: the driver dies between scores and model
+        dead.finish(trial, {"test_rmse": 0.5})
+    tracker = Tracker("small")
+    tracker.start(trial, labels="", device="cpu")
+    leave_model(trial)
+    tracker.finish(trial, {"test_rmse": 0.5})
+    (run,) = all_runs()
+    assert run.info.status == "FINISHED"
+    assert steps(run.info.run_id, "test_rmse") == [1]
+
+
+def test_a_failed_run_keeps_its_error_until_it_is_tried_again(trials: list[Trial]) -> None:
+    tracker, trial = Tracker("small"), trials[0]
+    tracker.start(trial, labels="", device="cpu")
+    tracker.fail(trial, "ValueError: no", "Traceback ...")
+    (run,) = all_runs()
+    assert run.info.status == "FAILED"
+    assert tracker.runs()[trial.key].state == "failed: ValueError: no"
+    assert [file.path for file in client().list_artifacts(run.info.run_id, "error")] == ["error/traceback.txt"]
+    tracker.start(trial, labels="", device="cpu")
+    (run,) = all_runs()
+    assert run.info.status == "RUNNING"
+    assert "error" not in run.data.tags
+
+
+def test_an_interrupted_study_leaves_no_run_running(trials: list[Trial]) -> None:
+    tracker = Tracker("small")
+    for trial in trials[:2]:
+        tracker.start(trial, labels="", device="cpu")
+    tracker.interrupt()
+    assert {run.info.status for run in all_runs()} == {"KILLED"}
+    assert tracker.runs()[trials[0].key].state == "cut off at epoch 0"
+
+
+def test_a_deleted_experiment_is_an_error_that_says_what_to_do(trials: list[Trial]) -> None:
+    Tracker("small").start(trials[0], labels="", device="cpu")
+    client().delete_experiment(client().get_experiment_by_name("small").experiment_id)
+    with pytest.raises(ValueError, match="the MLflow experiment 'small' is deleted; restore it"):
+        Tracker("small").start(trials[1], labels="", device="cpu")

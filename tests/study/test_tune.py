@@ -1,0 +1,163 @@
+"""Whole studies through Ray, each in a process of its own, so that it can be killed and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+PROJECT = Path(__file__).resolve().parents[2]
+EPOCHS = 40
+
+
+@pytest.fixture
+def command(study_folder: Path, database: Path, small_table: Path) -> list[str]:
+    return [sys.executable, "-m", "study.run", "small", "--data", str(small_table)]
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, error = process.communicate(timeout=300)
+    return process.returncode, output, error
+
+
+def client() -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def all_runs() -> list[Run]:
+    experiment = client().get_experiment_by_name("small")
+    return client().search_runs([experiment.experiment_id]) if experiment else []
+
+
+def steps(run: Run, name: str) -> list[int]:
+    return [metric.step for metric in client().get_metric_history(run.info.run_id, name)]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    for _ in range(2400):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("nothing came of it in two minutes")
+
+
+def some_run_is_in_the_middle() -> bool:
+    return any(run.info.status == "RUNNING" and len(steps(run, "train_loss")) >= 5 for run in all_runs())
+
+
+def test_a_study_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(command: list[str]) -> None:
+    command += ["--set", f"training.epochs={EPOCHS}"]
+    first = start(command)
+    wait_until(some_run_is_in_the_middle, first)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = {run.info.run_id: (run.info.status, steps(run, "seconds")) for run in all_runs()}
+    seconds = {run_id: client().get_metric_history(run_id, "seconds") for run_id in before}
+    cut_off = [run_id for run_id, (status, recorded) in before.items() if status == "RUNNING" and recorded]
+    assert cut_off
+
+    code, output, error = finish(start(command))
+    assert code == 0, output + error
+    runs = {run.info.run_id: run for run in all_runs()}
+    assert before.keys() <= runs.keys()
+    assert len(runs) == 6
+    assert len({run.data.tags["trial_key"] for run in runs.values()}) == 6
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for run_id, run in runs.items():
+        assert steps(run, "train_loss") == list(range(1, EPOCHS + 1))
+        assert steps(run, "validation_rmse") == list(range(1, EPOCHS + 1))
+        assert steps(run, "test_rmse") == [EPOCHS]
+        assert {file.path for file in client().list_artifacts(run_id)} == {"model", "table"}
+        assert run.data.tags["attempt"] == ("2" if run_id in before and before[run_id][0] == "RUNNING" else "1")
+    for run_id in cut_off:
+        recorded = len(before[run_id][1])
+        assert recorded < EPOCHS
+        # what was recorded stayed, and the trial went on behind it instead of starting over
+        assert client().get_metric_history(run_id, "seconds")[:recorded] == seconds[run_id]
+        assert f"{runs[run_id].info.run_name}: goes on after epoch {recorded}" in output
+    table = pd.read_csv("results/small.csv")
+    assert table[table["method"] == "VS-GAE"]["n"].tolist() == [2, 2, 2]
+    assert [path.name for path in Path("runs/small").iterdir()] == ["lock"]
+
+    code, output, _ = finish(start(command))  # all is finished: Ray is not even started
+    assert code == 0
+    assert "started" not in output
+    assert len(all_runs()) == 6
+
+
+def test_a_failed_trial_stops_no_other_and_is_tried_again(command: list[str], study_folder: Path) -> None:
+    study = study_folder / "search_spaces" / "small.yaml"
+    study.write_text(study.read_text().replace("repeats: 2", "repeats: 1"))
+    blocked = subprocess.run(
+        [*command, "--plan"], env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=True
+    )
+    key = next(line.split()[3] for line in blocked.stdout.splitlines() if line.startswith("[ 1]"))
+    checkpoint = study_folder / "runs" / "small" / key / "checkpoint.pt"
+    checkpoint.mkdir(parents=True)  # a directory, where the trial wants to read a file
+
+    code, output, error = finish(start(command))
+    assert code == 1, output + error
+    assert "Traceback" not in output + error
+    assert output.count("it is tried again") == 2
+    assert "[ 1] zero-shot-6/seed=0: failed: IsADirectoryError" in output
+    assert {run.info.run_name: run.info.status for run in all_runs()} == {
+        "prediction/seed=0": "FINISHED",
+        "zero-shot-6/seed=0": "FAILED",
+        "zero-shot-7/seed=0": "FINISHED",
+    }
+    assert "| zero-shot-6 | small | seed 0: IsADirectoryError" in Path("results/small.md").read_text()
+
+    checkpoint.rmdir()
+    code, output, error = finish(start(command))
+    assert code == 0, output + error
+    assert {run.info.status for run in all_runs()} == {"FINISHED"}
+    assert len(all_runs()) == 3
+    assert "Failed" not in Path("results/small.md").read_text()
+
+
+def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) -> None:
+    command += ["--set", f"training.epochs={EPOCHS}"]
+    process = start(command)
+    wait_until(some_run_is_in_the_middle, process)
+    process.send_signal(signal.SIGINT)
+    code, output, error = finish(process)
+    assert code == 130, output + error
+    assert "interrupted; the same command goes on from here" in error
+    assert "Traceback" not in error
+    assert "RUNNING" not in {run.info.status for run in all_runs()}
+    assert "KILLED" in {run.info.status for run in all_runs()}
+
+
+def test_a_trial_that_does_not_fit_on_this_machine_and_an_absent_cluster_are_refused(
+    command: list[str], study_folder: Path
+) -> None:
+    study = study_folder / "search_spaces" / "small.yaml"
+    study.write_text(study.read_text() + "resources: {cpus: 10000}\n")
+    code, output, error = finish(start(command))
+    assert code == 2, output + error
+    assert error.startswith("error: a trial needs 10000 CPU and 0 GPU; here are ")
+    assert error.count("\n") == 1
+    code, output, error = finish(start([*command, "--address", "127.0.0.1:9"]))
+    assert code == 2, output + error
+    assert error.startswith("error: no Ray cluster answers at 127.0.0.1:9")
+    assert error.count("\n") == 1
