@@ -103,7 +103,7 @@ def _read(args: argparse.Namespace) -> _Job:
     from study.space import load_study, plan_trials
 
     study = load_study(args.study)
-    overrides = {}
+    overrides: dict[str, object] = {}
     for text in args.set:
         overrides |= parse_assignment(text)
     trials = plan_trials(study, overrides, args.data)

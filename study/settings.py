@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
@@ -38,7 +37,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         ValueError: an unknown or missing setting, or a value of the wrong type or outside what its dataclass allows.
     """
     try:
-        built = _adapter(cls).validate_python(dict(values))
+        built = TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
         raise ValueError(_one_line(cls, error)) from None
     checked = flatten(asdict(built))  # type: ignore[call-overload]
@@ -85,11 +84,6 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 target = target[group]
             target[last] = value
     return merged
-
-
-@cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
 
 
 def _one_line(cls: type, error: ValidationError) -> str:

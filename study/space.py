@@ -168,7 +168,7 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
         if values != [_get(config, name) for config in plain.values()]:
             changed[name] = values[0]
     setting = " ".join(map(_assignment, changed.items())) or study.setting
-    trials = []
+    trials: list[Trial] = []
     for configuration, config in configs.items():
         digest = label_digest(config.labels)
         config = dataclasses.replace(config, labels=_resolved(config.labels))

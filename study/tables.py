@@ -2,7 +2,8 @@
 
 Rows are methods and settings: the published figures, the two baselines, then VS-GAE under the study's own setting and
 under every other; columns are configurations, and there is a block for each measure. A figure is the mean over n
-repeats with its relative standard deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1.
+repeats with its relative standard deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1,
+and with the median, which one repeat that went astray does not move.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ MEASURES = {
 
 BASELINES = {"constant": "constant predictor", "boosted_trees": "boosted trees on cell features"}
 MODEL = "VS-GAE"
-FIGURES = "mean over n repeats ± relative standard deviation (sample deviation, ddof = 1, over the mean)"
+FIGURES = "mean over n repeats ± relative standard deviation (sample deviation, ddof = 1, over the mean), median"
+STATISTICS = ("", "_relative_std", "_median", "_n")  # of a measure: what is added to its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,8 @@ class Published:
     def not_comparable(self, labels: Labels) -> str:
         """Why the figures cannot be compared with those on ``labels``; empty where they can."""
         config = labels.config
-        here = {"source": Path(config.source).name, "metric": config.metric, "cells": len(labels.cells)}
+        here = {"source": Path(config.source).name, "metric": config.metric, "epochs": config.epochs}
+        here["cells"] = len(labels.cells)
         different = [f"{name} {here[name]}, not {value}" for name, value in self.labels.items() if here[name] != value]
         return "other labels: " + ", ".join(different) if different else ""
 
@@ -87,7 +90,7 @@ def write_tables(
         published = Published.read(study.published)
         reason = "; ".join(dict.fromkeys(filter(None, map(published.not_comparable, stands_on))))
         parts.insert(0, _published(published, reason))
-    figures = [name for measure in MEASURES for name in (measure, f"{measure}_relative_std")]
+    figures = [f"{measure}{statistic}" for measure in MEASURES for statistic in STATISTICS]
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     table = table.reindex(columns=["method", "setting", "configuration", "n", *figures, "note"])
     head = {
@@ -100,6 +103,13 @@ def write_tables(
     files = [folder / f"{study.name}{suffix}" for suffix in (".csv", ".md", ".tex")]
     table.assign(**head).to_csv(files[0], index=False, float_format="%.6g")
     head |= {"cells (training / validation / test)": _cell_counts(scores), "figures": FIGURES}
+    astray = scores[(scores["method"] == MODEL) & scores["test_kendall_tau"].isna()]
+    if len(astray):
+        num_trials = (scores["method"] == MODEL).sum()
+        head["constant predictions"] = (
+            f"{len(astray)} of the {num_trials} VS-GAE trials ended in the same prediction for every cell; they count in "
+            f"the errors, but have no Kendall tau: {', '.join(astray['trial'])}"
+        )
     if study.published is not None:
         head["published"] = f"{published.source}. {published.note}"
         if reason:
@@ -144,20 +154,30 @@ def _scores(shown: Mapping[str, Sequence[Trial]], runs: Mapping[str, Recorded]) 
                 metrics = runs[trial.key].metrics
                 names = {measure: f"baseline_{baseline}_{measure}" if baseline else measure for measure in MEASURES}
                 rows.append(
-                    {"key": trial.key, "method": method, "setting": setting, "configuration": trial.configuration}
+                    {
+                        "key": trial.key,
+                        "trial": trial.name,
+                        "method": method,
+                        "setting": setting,
+                        "configuration": trial.configuration,
+                    }
                     | {measure: metrics.get(name, math.nan) for measure, name in names.items()}
                     | {f"{part}_cells": metrics[f"{part}_cells"] for part in ("train", "validation", "test")}
                 )
-    return pd.DataFrame(rows, columns=None if rows else ["key", "method", "setting", "configuration", *MEASURES])
+    return pd.DataFrame(
+        rows, columns=None if rows else ["key", "trial", "method", "setting", "configuration", *MEASURES]
+    )
 
 
 def _aggregate(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a method, setting and configuration: n, and every measure's mean and relative standard deviation."""
+    """One row a method, setting and configuration: n trials, and every measure's statistics over those that have it."""
     groups = scores.groupby(["method", "setting", "configuration"], sort=False)
     table = groups.size().rename("n").to_frame()
     for measure in MEASURES:
         mean, deviation = groups[measure].mean(), groups[measure].std(ddof=1)
-        table[measure], table[f"{measure}_relative_std"] = mean, deviation / mean.abs()
+        columns = mean, deviation / mean.abs(), groups[measure].median(), groups[measure].count()
+        for statistic, column in zip(STATISTICS, columns, strict=True):
+            table[f"{measure}{statistic}"] = column
     return table.reset_index()
 
 
@@ -171,6 +191,7 @@ def _published(published: Published, reason: str) -> pd.DataFrame:
             "n": published.repeats,
             "test_rmse": value["mean"],
             "test_rmse_relative_std": value.get("relative_deviation", math.nan),
+            "test_rmse_n": published.repeats,
             "note": reason,
         }
         for configuration, value in published.values.items()
@@ -218,7 +239,9 @@ def _blocks(study: Study, table: pd.DataFrame) -> dict[str, list[list[str]]]:
 def _cell(row: pd.Series, measure: str) -> str:
     relative = row[f"{measure}_relative_std"]
     spread = "" if math.isnan(relative) else f" ± {100 * relative:.1f} %"
-    return f"{row[measure]:.4f}{spread} (n = {row['n']:.0f})"
+    n, median = row[f"{measure}_n"], row[f"{measure}_median"]
+    middle = f", median {median:.4f}" if n > 2 and not math.isnan(median) else ""
+    return f"{row[measure]:.4f}{spread} (n = {n:.0f}{middle})"
 
 
 def _markdown(study: Study, table: pd.DataFrame, head: Mapping[str, str]) -> str:
@@ -231,7 +254,7 @@ def _markdown(study: Study, table: pd.DataFrame, head: Mapping[str, str]) -> str
     failed = table[table["method"] == "failed"]
     if len(failed):
         lines += ["", "## Failed trials", "", _row(["configuration", "setting", "error"]), _row(["---"] * 3)]
-        lines += [_row([row.configuration, row.setting, row.note]) for row in failed.itertuples()]
+        lines += map(_row, failed[["configuration", "setting", "note"]].to_numpy().tolist())
     return "\n".join(lines) + "\n"
 
 

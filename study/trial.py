@@ -52,8 +52,8 @@ class TrialConfig:
 def trial_key(config: TrialConfig, label_digest: str) -> str:
     """16 hexadecimal digits that name the trial by what determines its result.
 
-    Of the configuration only what differs from the defaults: a setting that a later version adds, with today's behaviour
-    as its default, leaves the keys of today's trials as they are.
+    Of the configuration only what differs from the defaults: a setting that a later version adds, with today's
+    behaviour as its default, leaves the keys of today's trials as they are.
     """
     defaults = flatten(TrialConfig().without_path())
     changed = {name: value for name, value in flatten(config.without_path()).items() if value != defaults[name]}

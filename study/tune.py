@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import sys
 import time
 import traceback
@@ -61,6 +62,8 @@ def running_ray(address: str | None, resources: Resources, gpus_per_trial: float
     """
     _silence()
     try:
+        if address not in (None, "auto"):
+            _reach(address)
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
@@ -69,7 +72,7 @@ def running_ray(address: str | None, resources: Resources, gpus_per_trial: float
             # a trial's process imports this very code, wherever it is
             runtime_env={"py_modules": [str(Path(str(package.__file__)).parent) for package in (study, vsgae)]},
         )
-    except ConnectionError as error:
+    except OSError as error:
         raise ValueError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
     try:
         there = ray.cluster_resources()
@@ -216,6 +219,14 @@ class _Recorder(tune.Callback):
     def _failure(self, trial: Trial) -> dict[str, str]:
         died = "its process died (killed, or out of memory)"
         return self._failures.get(trial.key, {"error": died, "traceback": died})
+
+
+def _reach(address: str) -> None:
+    """Knock at a cluster's door, since Ray waits there for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise ValueError(f"address is {address!r}; it must be 'auto' or host:port")
+    socket.create_connection((host, int(port)), timeout=20).close()
 
 
 def _silence() -> None:

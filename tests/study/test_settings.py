@@ -84,5 +84,5 @@ def test_assignments_are_read_as_yaml() -> None:
 
 @pytest.mark.parametrize("text", ["training.lr", "=3", "a=[1"])
 def test_what_is_no_assignment_is_quoted(text: str) -> None:
-    with pytest.raises(ValueError, match="is no setting; write it as name=value|which is not YAML"):
+    with pytest.raises(ValueError, match=r"(is no setting; write it as name=value|which is not YAML)"):
         parse_assignment(text)

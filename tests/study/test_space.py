@@ -40,9 +40,7 @@ def test_overrides_make_a_setting_named_after_what_they_change(study_folder: Pat
     changed = plan_trials(study, {"training": {"lr": "1e-3"}, "training.loss": "huber"}, str(small_table))
     assert {trial.setting for trial in changed} == {"training.loss=huber training.lr=0.001"}
     assert changed[0].name == "prediction/seed=0 training.loss=huber training.lr=0.001"
-    assert {trial.key for trial in changed}.isdisjoint(
-        trial.key for trial in plan_trials(study, {}, str(small_table))
-    )
+    assert {trial.key for trial in changed}.isdisjoint(trial.key for trial in plan_trials(study, {}, str(small_table)))
     again = plan_trials(study, changed[0].overrides, str(small_table))
     assert again == changed
 

@@ -81,6 +81,22 @@ def test_a_table_states_n_mean_and_relative_sample_deviation(
     assert set(table["labels"]) == {description}
 
 
+def test_a_trial_that_predicts_a_constant_counts_in_the_errors_and_is_named(
+    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
+) -> None:
+    study = replace(study, repeats=3)
+    trials = plan_trials(study, {}, trials[0].config.labels.source)
+    runs = {trial.key: finished(trial, 0.02) for trial in trials}
+    runs[trials[2].key] = finished(trials[2], 0.8)
+    runs[trials[2].key].metrics["test_kendall_tau"] = float("nan")
+    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    assert "| VS-GAE, small | 0.2800 ± 160.8 % (n = 3, median 0.0200) | 0.0200 ± 0.0 % (n = 3, median" in markdown
+    assert "| VS-GAE, small | 0.5000 ± 0.0 % (n = 2) | 0.5000 ± 0.0 % (n = 3, median" in markdown
+    assert "1 of the 9 VS-GAE trials ended in the same prediction for every cell" in markdown
+    assert markdown.count(trials[2].name) == 1
+    assert table.loc[table["method"] == "VS-GAE", "test_kendall_tau_n"].tolist() == [2, 3, 3]
+
+
 def test_baselines_stand_above_the_model_once(
     study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
 ) -> None:

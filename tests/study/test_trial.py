@@ -36,9 +36,7 @@ def without_times(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in ("seconds", "cells_per_second")}
 
 
-def test_a_trial_yields_its_epochs_and_then_its_scores_beside_both_baselines(
-    tmp_path: Path, small_table: Path
-) -> None:
+def test_a_trial_yields_its_epochs_and_then_its_scores_beside_both_baselines(tmp_path: Path, small_table: Path) -> None:
     *epochs, final = run_trial(small_config(small_table), tmp_path)
     assert [metrics["epoch"] for metrics in epochs] == [1, 2, 3]
     best = min(epochs, key=lambda metrics: metrics["validation_rmse"])

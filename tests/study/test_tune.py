@@ -161,3 +161,4 @@ def test_a_trial_that_does_not_fit_on_this_machine_and_an_absent_cluster_are_ref
     assert code == 2, output + error
     assert error.startswith("error: no Ray cluster answers at 127.0.0.1:9")
     assert error.count("\n") == 1
+    assert all_runs() == []

@@ -106,7 +106,7 @@ def test_a_release_damaged_in_the_cache_is_an_error(only108: Path) -> None:
     path = import_release(only108).path
     chunks = parquet.read_metadata(path).row_group(0)
     place = next(
-        chunk.data_page_offset + chunk.total_compressed_size // 2
+        chunk.dictionary_page_offset + chunk.total_compressed_size // 2
         for chunk in map(chunks.column, range(chunks.num_columns))
         if chunk.path_in_schema == "final_test_accuracy"
     )
