@@ -107,8 +107,8 @@ def write_tables(
     if len(astray):
         num_trials = (scores["method"] == MODEL).sum()
         head["constant predictions"] = (
-            f"{len(astray)} of the {num_trials} VS-GAE trials ended in the same prediction for every cell; they count in "
-            f"the errors, but have no Kendall tau: {', '.join(astray['trial'])}"
+            f"{len(astray)} of the {num_trials} VS-GAE trials ended in the same prediction for every cell; they count "
+            f"in the errors, but have no Kendall tau: {', '.join(astray['trial'])}"
         )
     if study.published is not None:
         head["published"] = f"{published.source}. {published.note}"

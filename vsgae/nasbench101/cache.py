@@ -57,7 +57,7 @@ def read_table(path: Path, version: int, columns: Sequence[str] | None = None) -
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a damaged column name
         reason = str(error).partition("\n")[0]
         logger.warning("The cached file %s is damaged (%s): it will be built again.", path, reason)
         return None
