@@ -222,8 +222,9 @@ def _blocks(study: Study, table: pd.DataFrame) -> dict[str, list[list[str]]]:
     """By title, the rows of every block: a label, then a cell for each configuration."""
     figures = table[table["method"] != "failed"]
     labels = figures["method"] + ", " + figures["setting"]
-    is_plain_baseline = figures["method"].isin(list(BASELINES.values())) & (figures["setting"] == study.setting)
-    labels = labels.where(~is_plain_baseline, figures["method"])
+    is_baseline = figures["method"].isin(list(BASELINES.values()))
+    first = figures["setting"][is_baseline].head(1)  # its split is that of every setting without a baseline of its own
+    labels = labels.where(~(is_baseline & figures["setting"].isin(first)), figures["method"])
     blocks = {}
     for measure, title in MEASURES.items():
         rows = []

@@ -224,7 +224,7 @@ class _Recorder(tune.Callback):
 def _reach(address: str) -> None:
     """Knock at a cluster's door, since Ray waits there for many minutes."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal():
+    if not colon or not host or "/" in host or not port.isdecimal():
         raise ValueError(f"address is {address!r}; it must be 'auto' or host:port")
     socket.create_connection((host, int(port)), timeout=20).close()
 

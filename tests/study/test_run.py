@@ -173,3 +173,16 @@ def test_help_answers_without_importing_the_model() -> None:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--gpus-per-trial" in done.stdout
+
+
+@pytest.mark.measured
+def test_the_plan_of_table1_on_the_measured_cells_begins_with_whose_labels_they_are(
+    study_folder: Path, measured_table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["table1", "--plan", "--data", str(measured_table)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == (
+        "labels: measured: nasbench101_measured.csv, validation_accuracy at 108 epochs, one run each, "
+        "20,001 of 423,624 cells"
+    )
+    assert sum(line.endswith("  missing") for line in lines) == 15

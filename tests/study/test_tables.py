@@ -138,6 +138,10 @@ def test_another_setting_is_shown_only_when_all_of_its_trials_are_finished(
     _, markdown, _ = written(write_tables(study, others, runs, labels, command=""))
     assert "VS-GAE, training.loss=huber" in markdown
     assert "VS-GAE, small" in markdown
+    others_only = {key: run for key, run in runs.items() if key not in {trial.key for trial in trials}}
+    _, markdown, _ = written(write_tables(study, others, others_only, labels, command=""))
+    assert "VS-GAE, small" not in markdown
+    assert "| constant predictor |" in markdown
 
 
 def test_runs_on_other_labels_and_of_settings_that_are_gone_are_not_shown(

@@ -15,6 +15,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from study.run import main
+from study.space import Resources, load_study, plan_trials
+from study.trial import CHECKPOINT
+from study.tune import Room, running_ray
+
 PROJECT = Path(__file__).resolve().parents[2]
 EPOCHS = 40
 
@@ -99,20 +104,20 @@ def test_a_study_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(c
     assert table[table["method"] == "VS-GAE"]["n"].tolist() == [2, 2, 2]
     assert [path.name for path in Path("runs/small").iterdir()] == ["lock"]
 
-    code, output, _ = finish(start(command))  # all is finished: Ray is not even started
-    assert code == 0
-    assert "started" not in output
+    with pytest.MonkeyPatch.context() as patch:  # all is finished: Ray is not even started
+        patch.setattr("ray.init", None)
+        assert main(command[3:]) == 0
     assert len(all_runs()) == 6
 
 
-def test_a_failed_trial_stops_no_other_and_is_tried_again(command: list[str], study_folder: Path) -> None:
+def test_a_failed_trial_stops_no_other_and_is_tried_again(
+    command: list[str], study_folder: Path, small_table: Path
+) -> None:
     study = study_folder / "search_spaces" / "small.yaml"
-    study.write_text(study.read_text().replace("repeats: 2", "repeats: 1"))
-    blocked = subprocess.run(
-        [*command, "--plan"], env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=True
-    )
-    key = next(line.split()[3] for line in blocked.stdout.splitlines() if line.startswith("[ 1]"))
-    checkpoint = study_folder / "runs" / "small" / key / "checkpoint.pt"
+    content = study.read_text().replace("repeats: 2", "repeats: 1")
+    study.write_text(content.replace("  zero-shot-7:\n    split: {name: zero_shot_7}\n", ""))
+    trial = plan_trials(load_study("small"), {}, str(small_table))[1]
+    checkpoint = trial.directory / CHECKPOINT
     checkpoint.mkdir(parents=True)  # a directory, where the trial wants to read a file
 
     code, output, error = finish(start(command))
@@ -123,15 +128,13 @@ def test_a_failed_trial_stops_no_other_and_is_tried_again(command: list[str], st
     assert {run.info.run_name: run.info.status for run in all_runs()} == {
         "prediction/seed=0": "FINISHED",
         "zero-shot-6/seed=0": "FAILED",
-        "zero-shot-7/seed=0": "FINISHED",
     }
     assert "| zero-shot-6 | small | seed 0: IsADirectoryError" in Path("results/small.md").read_text()
 
     checkpoint.rmdir()
-    code, output, error = finish(start(command))
-    assert code == 0, output + error
+    assert main([*command[3:], "--local"]) == 0
     assert {run.info.status for run in all_runs()} == {"FINISHED"}
-    assert len(all_runs()) == 3
+    assert len(all_runs()) == 2
     assert "Failed" not in Path("results/small.md").read_text()
 
 
@@ -148,17 +151,34 @@ def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) 
     assert "KILLED" in {run.info.status for run in all_runs()}
 
 
-def test_a_trial_that_does_not_fit_on_this_machine_and_an_absent_cluster_are_refused(
-    command: list[str], study_folder: Path
-) -> None:
-    study = study_folder / "search_spaces" / "small.yaml"
-    study.write_text(study.read_text() + "resources: {cpus: 10000}\n")
-    code, output, error = finish(start(command))
-    assert code == 2, output + error
-    assert error.startswith("error: a trial needs 10000 CPU and 0 GPU; here are ")
-    assert error.count("\n") == 1
-    code, output, error = finish(start([*command, "--address", "127.0.0.1:9"]))
-    assert code == 2, output + error
-    assert error.startswith("error: no Ray cluster answers at 127.0.0.1:9")
-    assert error.count("\n") == 1
-    assert all_runs() == []
+@pytest.fixture
+def _no_real_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is neither started nor joined; the machine has 8 cores and no GPU."""
+    monkeypatch.setattr("ray.init", lambda **options: None)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+
+
+@pytest.mark.usefixtures("_no_real_ray")
+def test_a_trial_that_does_not_fit_on_this_machine_is_refused_but_a_cluster_may_grow() -> None:
+    message = "^a trial needs 1 CPU and 0.5 GPU; here are 8 CPU and 0 GPU$"
+    with pytest.raises(ValueError, match=message), running_ray(None, Resources(), 0.5):
+        pass
+    with running_ray("auto", Resources(), 0.5) as room:
+        assert (room.each, room.device) == (Resources(gpus=0.5), "cuda")
+        assert room.at_once > 1000
+    with running_ray(None, Resources(cpus=2, gpus=0.5), None) as room:
+        assert room == Room(Resources(cpus=2), at_once=4, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:9", "^no Ray cluster answers at 127.0.0.1:9: .*refused"),
+        ("somewhere", "^address is 'somewhere'; it must be 'auto' or host:port$"),
+        ("ray://somewhere:10001", "^address is 'ray://somewhere:10001'; it must be 'auto' or host:port$"),
+    ],
+)
+def test_an_absent_cluster_and_a_wrong_address_are_refused_at_once(address: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message), running_ray(address, Resources(), None):
+        pass
