@@ -152,7 +152,10 @@ class PropagationRound(nn.Module):
         w_ih, b_ih = self.update.weight_ih, self.update.bias_ih
         own = messages[0].own
         w = torch.cat([message.weight for message in messages])  # [S, m, d]
-        bias = torch.stack([b for message in messages for b in ([0 * message.bias] * own + [message.bias])])
+        biases = [
+            [torch.zeros_like(message.bias)] * own + [message.bias] for message in messages
+        ]  # an edge adds it once
+        bias = torch.stack([block for blocks in biases for block in blocks])  # [S, m]
         (s, m, d), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_.own)
         operations = {
             "update last": num_old * d * s * m + num_new * m * k,

@@ -5,17 +5,19 @@ A new aggregation is one class here and one line in :data:`AGGREGATIONS`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
 
-class LinearAggregation:
+class LinearAggregation(ABC):
     """A weighted sum of the messages, with one weight for all messages of a node."""
 
+    @abstractmethod
     def weight(self, degree: Tensor) -> Tensor:
         """The weight of each message of a node that receives ``degree`` (any shape, floating point) of them."""
-        raise TypeError(f"{type(self).__name__} does not say how it weighs a message")
 
     def __call__(self, messages: Tensor, target: Tensor, num_targets: int) -> Tensor:
         """``[E, D]`` messages to the nodes ``target`` int64 ``[E]`` -> ``[num_targets, D]``; 0 where none arrives."""
