@@ -1,7 +1,7 @@
 """The paper's encoder written once more, edge by edge, on torch_geometric's ``MessagePassing``.
 
 It shares no code with :mod:`vsgae.encoder`: tests compare the two, and ``benchmarks/encoder.py`` times one against the
-other. ``PerEdgePredictor.like`` takes over a predictor's weights.
+other. ``PerEdgePredictor.like`` takes over a predictor's weights, and ``in_per_edge_form`` renames its gradients.
 """
 
 from __future__ import annotations
@@ -113,28 +113,32 @@ class PerEdgePredictor(nn.Module):
 
     @staticmethod
     def like(predictor: AccuracyPredictor) -> PerEdgePredictor:
-        """The same function of a cell; ``gradients_of`` gives the gradients in the predictor's form."""
+        """The same function of a cell."""
         model = PerEdgePredictor(predictor.config).to(next(predictor.parameters()).dtype)
-        state = {}
-        for name, value in predictor.state_dict().items():
-            if value.dim() == 3:  # a linear message: blocks [own, neighbour] side by side
-                name, value = name.replace(".weight", ".linear.weight"), torch.cat(list(value), dim=1)
-            elif name.replace("bias", "weight") in predictor.state_dict() and "messages" in name:
-                twin = predictor.state_dict()[name.replace("bias", "weight")]
-                name = name.replace(".bias", ".linear.bias") if twin.dim() == 3 else name
-            state[name] = value
-        model.load_state_dict(state)
+        model.load_state_dict(in_per_edge_form(predictor.state_dict()))
         return model
-
-    def gradients_of(self, predictor: AccuracyPredictor) -> dict[str, Tensor]:
-        """This model's gradients under the names and in the shapes of ``predictor``'s parameters."""
-        gradients = {
-            name.replace(".linear.", ".") if "messages" in name else name: p.grad for name, p in self.named_parameters()
-        }
-        return {
-            name: torch.stack(gradients[name].chunk(len(p), dim=1)) if p.dim() == 3 else gradients[name]
-            for name, p in predictor.named_parameters()
-        }
 
     def forward(self, batch: Batch) -> Tensor:
         return self.mlp(self.encoder(batch))[:, 0]
+
+
+def in_per_edge_form(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or gradients of an ``AccuracyPredictor`` under the names and in the shapes of a ``PerEdgePredictor``.
+
+    The predictor stacks the directions of a linear message, and its blocks for the two states of an edge.
+    """
+    result = {}
+    for name, value in tensors.items():
+        round_, _, rest = name.partition(".message.")
+        if rest == "weight":
+            for d, blocks in enumerate(value.unbind(1)):  # [d_n, 2 or 1 states, message_dim]
+                result[f"{round_}.messages.{d}.linear.weight"] = blocks.transpose(0, 1).flatten(0, 1).T
+        elif rest == "bias":
+            for d, bias in enumerate(value):
+                result[f"{round_}.messages.{d}.linear.bias"] = bias
+        elif rest:  # layers.<direction>.<0 or 2>.<weight or bias>
+            _, d, layer, kind = rest.split(".")
+            result[f"{round_}.messages.{d}.{'hidden' if layer == '0' else 'out'}.{kind}"] = value
+        else:
+            result[name] = value
+    return result

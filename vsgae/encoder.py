@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsgae.cells import OPERATIONS, Cells
+from vsgae.cells import MAX_NODES, OPERATIONS, Cells
 from vsgae.modules import AGGREGATIONS, MESSAGES, READOUTS, UPDATES
 from vsgae.modules.aggregations import LinearAggregation
 from vsgae.modules.messages import LinearMessage
-from vsgae.refinement import DIRECTIONS, Round, refine
+from vsgae.refinement import DIRECTIONS, Refinement, Round, refine
 
 ROWS_AT_ONCE = 2048  # states updated at once where no gradient is wanted: about what a second-level cache holds
+SENT_IF_DENSE = 64  # vectors sent in a round up to which they are summed by a dense matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +74,17 @@ class Encoder(nn.Module):
         self.rounds = nn.ModuleList(PropagationRound(config, len(self.directions)) for _ in range(num_weights))
         self.readout = READOUTS[config.readout](config.node_dim, config.graph_dim)
 
-    def forward(self, cells: Cells) -> Tensor:
-        """float32 ``[N, d_g]``."""
-        return self.readout(*self.propagate(cells))
+    def refine(self, cells: Cells) -> Refinement:
+        """What the encoder computes of ``cells``, apart from the weights: made once where cells are encoded often."""
+        return refine(cells, self.config.rounds, self.directions)
 
-    def propagate(self, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
-        """The node states after the last round: the distinct ones ``[U, d_n]``, every node's row among them (int64,
-        cell after cell), and where each cell begins (int64 ``[N + 1]``)."""
-        refinement = refine(cells, self.config.rounds, self.directions)
+    def forward(self, cells: Cells | Refinement) -> Tensor:
+        """float32 ``[N, d_g]``."""
+        refinement = self.refine(cells) if isinstance(cells, Cells) else cells
         h = self.embedding.weight
         for i, round_ in enumerate(refinement.rounds):
             h = self.rounds[i % len(self.rounds)](h, round_)
-        return h, refinement.nodes, refinement.offsets
+        return self.readout(h, refinement.nodes, refinement.offsets)
 
 
 class PropagationRound(nn.Module):
@@ -106,57 +106,49 @@ class PropagationRound(nn.Module):
     def __init__(self, config: EncoderConfig, num_directions: int) -> None:
         super().__init__()
         message_dim = 2 * config.node_dim
-        message = MESSAGES[config.message]
-        self.messages = nn.ModuleList(message(config.node_dim, message_dim) for _ in range(num_directions))
+        self.message = MESSAGES[config.message](config.node_dim, message_dim, num_directions)
         self.aggregation = AGGREGATIONS[config.aggregation]()
         self.update = UPDATES[config.update](message_dim, config.node_dim)
 
     def forward(self, h: Tensor, round_: Round) -> Tensor:
         """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``."""
-        state_term = F.linear(h, self.update.weight_hh, self.update.bias_hh)
-        linear = [message for message in self.messages if isinstance(message, LinearMessage)]
-        if linear and isinstance(self.aggregation, LinearAggregation):
-            message_term = self._linear_message_term(linear, self.aggregation, h, round_)
+        if isinstance(self.message, LinearMessage) and isinstance(self.aggregation, LinearAggregation):
+            message_term = self._linear_message_term(self.message, self.aggregation, h, round_)
         else:
             message_term = self._message_term_by_edge(h, round_)
-        num_states = len(round_.own)
+        state_term = self.update.state_term(h)
+        own, num_states = round_.own, len(round_.own)
         size = num_states if torch.is_grad_enabled() else ROWS_AT_ONCE
         parts = []
         for start in range(0, num_states, size):
             rows = slice(start, min(start + size, num_states))
-            own = round_.own[rows]
-            parts.append(self.update.combine(message_term(rows), F.embedding(own, state_term), F.embedding(own, h)))
+            parts.append(self.update.combine(message_term(rows), state_term, h, own[rows]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _message_term_by_edge(self, h: Tensor, round_: Round) -> Callable[[slice], Tensor]:
-        """A function from rows of the new states to their ``W_ih m + b_ih``, from one message an edge."""
+        """A function from rows of the new states to their ``W_ih m``, from one message an edge."""
 
         def message_term(rows: slice) -> Tensor:
-            own, total = round_.own[rows], torch.zeros((), device=h.device)
-            for message, neighbours in zip(self.messages, round_.neighbours[:, rows], strict=True):
-                target, place = (neighbours >= 0).nonzero(as_tuple=True)
+            own, neighbours, total = round_.own[rows], round_.senders[rows, 1:], torch.zeros((), device=h.device)
+            for direction, counts in enumerate(round_.counts[rows, :, 1:].unbind(1)):
+                target, place = counts.nonzero(as_tuple=True)
                 h_v, h_u = F.embedding(own[target], h), F.embedding(neighbours[target, place], h)
-                total = total + self.aggregation(message(h_v, h_u), target, len(own))
-            return F.linear(total, self.update.weight_ih, self.update.bias_ih)
+                total = total + self.aggregation(self.message(h_v, h_u, direction), target, len(own))
+            return F.linear(total, self.update.weight_ih)
 
         return message_term
 
     def _linear_message_term(
-        self, messages: list[LinearMessage], aggregation: LinearAggregation, h: Tensor, round_: Round
+        self, message: LinearMessage, aggregation: LinearAggregation, h: Tensor, round_: Round
     ) -> Callable[[slice], Tensor]:
-        """A function from rows of the new states to their ``W_ih m + b_ih``, without forming an edge.
+        """A function from rows of the new states to their ``W_ih m``, without forming an edge.
 
         Every old state sends S vectors: for each direction one to itself (if the message depends on its receiver) and
-        one to its neighbours. W has a block of ``message_dim x d_n`` for each of them.
+        one to its neighbours. W has a block of ``d_n x message_dim`` for each of them.
         """
-        w_ih, b_ih = self.update.weight_ih, self.update.bias_ih
-        own = messages[0].own
-        w = torch.cat([message.weight for message in messages])  # [S, m, d]
-        biases = [
-            [torch.zeros_like(message.bias)] * own + [message.bias] for message in messages
-        ]  # an edge adds it once
-        bias = torch.stack([block for blocks in biases for block in blocks])  # [S, m]
-        (s, m, d), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_.own)
+        w, w_ih = message.weight.flatten(1, 2), self.update.weight_ih  # [d, S, m], [k, m]
+        bias = F.pad(message.bias[:, None], (0, 0, int(message.own), 0)).flatten(0, 1)  # [S, m]: an edge adds it once
+        (d, s, m), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_.own)
         operations = {
             "update last": num_old * d * s * m + num_new * m * k,
             "aggregation last": num_old * d * s * m + num_old * s * m * k,
@@ -164,46 +156,46 @@ class PropagationRound(nn.Module):
         }
         order = min(operations, key=operations.__getitem__)
         if order == "folded":
-            w, bias = w_ih @ w, bias @ w_ih.T
-        sent = F.linear(h, w.flatten(0, 1), bias.flatten()).view(num_old * s, -1)
+            w, bias = F.linear(w, w_ih), F.linear(bias, w_ih)
+        sent = torch.addmm(bias.flatten(), h, w.flatten(1)).view(num_old * s, -1)
         if order == "aggregation last":
             sent = F.linear(sent, w_ih)
-        bag = _Bag.of(round_, aggregation, own, h.dtype)
+        received = _received(sent, round_, aggregation, message.own)
         if order == "update last":
-            return lambda rows: F.linear(bag.sum(sent, rows), w_ih, b_ih)
-        return lambda rows: bag.sum(sent, rows) + b_ih
+            return lambda rows: F.linear(received(rows), w_ih)
+        return received
 
 
-@dataclass(frozen=True, eq=False)
-class _Bag:
-    """The matrix A of a round, ``[U, U' S]``, sparse: which sent vectors a new state adds up, and how weighted."""
+def _received(sent: Tensor, round_: Round, aggregation: LinearAggregation, own: bool) -> Callable[[slice], Tensor]:
+    """A function from rows of the new states to these rows of ``A sent``; A is ``[U, U' S]``, sent ``[U' S, D]``.
 
-    indices: Tensor
-    weights: Tensor
-    offsets: Tensor
+    A is dense where few vectors are sent, as in the first round, and sparse otherwise.
+    """
+    counts = round_.counts.to(sent.dtype)
+    weights = counts * aggregation.weight(counts[:, :, :1])  # [U, D, 8]; where it is 0, nothing is sent
+    senders = round_.senders[:, None]  # [U, 1, 8]
+    if not own:
+        weights, senders = weights[:, :, 1:], senders[:, :, 1:]
+    num_directions, s = weights.shape[1], weights.shape[1] * (1 + own)
+    block = torch.arange(s, device=sent.device).view(num_directions, -1)[:, [0] * own + [-1] * MAX_NODES]
+    weights, indices = weights.flatten(1), (senders * s + block).flatten(1)
+    if len(sent) <= SENT_IF_DENSE:
+        a = sent.new_zeros(len(weights), len(sent)).scatter_add_(1, indices, weights)
+        return lambda rows: a[rows] @ sent
+    present = weights.flatten().nonzero().squeeze(1)
+    indices, offsets = indices.flatten()[present], F.pad((weights != 0).sum(1).cumsum(0), (1, 0))
+    weights = weights.flatten()[present]
 
-    @staticmethod
-    def of(round_: Round, aggregation: LinearAggregation, own: bool, dtype: torch.dtype) -> _Bag:
-        degree = round_.degree.to(dtype)
-        weight = aggregation.weight(degree)
-        blocks, weights = [], []
-        for d, neighbours in enumerate(round_.neighbours):
-            if own:
-                blocks.append(torch.where(degree[d] > 0, round_.own, -1)[:, None])
-                weights.append((weight[d] * degree[d])[:, None])
-            blocks.append(neighbours)
-            weights.append(weight[d][:, None].expand_as(neighbours))
-        s = len(blocks)
-        indices = torch.cat([block * s + i for i, block in enumerate(blocks)], dim=1)
-        present = torch.cat(blocks, dim=1) >= 0
-        offsets = F.pad(present.sum(1).cumsum(0), (1, 0))
-        return _Bag(indices[present], torch.cat(weights, dim=1)[present], offsets)
+    def received(rows: slice) -> Tensor:
+        bounds = offsets[rows.start : rows.stop + 1]
+        inside = slice(int(bounds[0]), int(bounds[-1]))
+        return F.embedding_bag(
+            indices[inside],
+            sent,
+            bounds - bounds[0],
+            mode="sum",
+            per_sample_weights=weights[inside],
+            include_last_offset=True,
+        )
 
-    def sum(self, sent: Tensor, rows: slice) -> Tensor:
-        """``[U' S, D]`` -> ``[len(rows), D]``."""
-        indices, weights, offsets = self.indices, self.weights, self.offsets
-        if rows != slice(0, len(offsets) - 1):
-            offsets = offsets[rows.start : rows.stop + 1]
-            inside = slice(int(offsets[0]), int(offsets[-1]))
-            indices, weights, offsets = indices[inside], weights[inside], offsets - offsets[0]
-        return F.embedding_bag(indices, sent, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    return received

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vsgae.cells import Cells
 from vsgae.encoder import Encoder, EncoderConfig
+from vsgae.refinement import Refinement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,6 @@ class AccuracyPredictor(nn.Module):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.mlp = nn.Sequential(*layers[:-1])
 
-    def forward(self, cells: Cells) -> Tensor:
-        """float32 ``[N]``."""
+    def forward(self, cells: Cells | Refinement) -> Tensor:
+        """float32 ``[N]``. Where the same cells are predicted often, pass a selection of ``encoder.refine(cells)``."""
         return self.mlp(self.encoder(cells)).squeeze(1)

@@ -105,21 +105,21 @@ def train_predictor(
 
     loss_function = config.loss_function()
     cells, values = cells.to(device), values.to(device)
-    train = split.train.to(device)
+    train_cells, train_values = model.encoder.refine(cells[split.train]), values[split.train]
     validation_cells, validation_values = cells[split.validation], values[split.validation]
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        order = train[torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(train))).to(device)]
+        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(train_cells))).to(device)
         loss_sum, square_sum = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in order.split(config.batch_size):
-            predicted, true = model(cells[batch]), values[batch]
+            predicted, true = model(train_cells[batch]), train_values[batch]
             loss = loss_function(predicted, true)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(batch)
             square_sum += (predicted.detach() - true).square().sum()
-        train_loss = float(loss_sum) / len(train)
+        train_loss = float(loss_sum) / len(train_cells)
         if not np.isfinite(train_loss):
             raise FloatingPointError(f"training diverged: the loss of epoch {epoch} is {train_loss}")
         trained = time.perf_counter()
@@ -127,10 +127,10 @@ def train_predictor(
         metrics = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "train_rmse": (float(square_sum) / len(train)) ** 0.5,
+            "train_rmse": (float(square_sum) / len(train_cells)) ** 0.5,
             **{f"validation_{name}": value for name, value in validation.items()},
             "seconds": time.perf_counter() - started,
-            "cells_per_second": len(train) / (trained - started),
+            "cells_per_second": len(train_cells) / (trained - started),
         }
         run.record(metrics)
         yield metrics

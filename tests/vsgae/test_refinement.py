@@ -27,6 +27,7 @@ def test_states_are_shared_exactly_where_the_unfolded_neighbourhoods_are_equal(t
         for rounds in (1, 2, 3):
             refinement = refine(thousand_cells, rounds, directions)
             expected = trees(thousand_cells, rounds, directions)
+            assert unfolded(refinement) == expected
             numbers = {tree: i for i, tree in enumerate(dict.fromkeys(expected))}
             pairs = set(zip(refinement.nodes.tolist(), (numbers[tree] for tree in expected), strict=True))
             assert len(pairs) == len(numbers) == len(refinement.rounds[-1].own)
@@ -48,9 +49,9 @@ def test_a_round_says_what_each_state_is_made_from(thousand_cells):
             row = refinement.nodes[node + v]
             assert round_.own[row] == operations[v]
             for d, around in enumerate((adjacency[:, v], adjacency[v])):
-                neighbours = round_.neighbours[d, row]
-                assert sorted(neighbours[neighbours >= 0].tolist()) == sorted(operations[around].tolist())
-                assert round_.degree[d, row] == around.sum()
+                counts = round_.counts[row, d]
+                assert counts[0] == around.sum()
+                assert sorted(round_.senders[row, 1:][counts[1:] == 1].tolist()) == sorted(operations[around].tolist())
         node += n
     assert refinement.offsets[-1] == node == len(refinement.nodes)
 
@@ -59,3 +60,25 @@ def test_zero_rounds_are_the_operations(thousand_cells):
     refinement = refine(thousand_cells, 0)
     assert refinement.rounds == []
     assert torch.equal(refinement.nodes, thousand_cells.operations[thousand_cells.node_mask])
+
+
+def test_a_selection_is_the_refinement_of_the_selected_cells(thousand_cells):
+    indices = torch.tensor([3, 999, 17, 500, 3])
+    for rounds in (0, 1, 2, 3):
+        selected = refine(thousand_cells, rounds)[indices]
+        alone = refine(thousand_cells[indices], rounds)
+        assert torch.equal(selected.offsets, alone.offsets)
+        assert [len(r.own) for r in selected.rounds] == [len(r.own) for r in alone.rounds]
+        assert unfolded(selected) == unfolded(alone)
+
+
+def unfolded(refinement):
+    """What :func:`trees` gives, from the rounds."""
+    state = list(OPERATIONS)
+    for round_ in refinement.rounds:
+        neighbours, present = round_.senders[:, 1:], round_.counts[:, :, 1:] > 0
+        state = [
+            (state[own], *(tuple(sorted((state[u] for u in around[p].tolist()), key=repr)) for p in directions))
+            for own, around, directions in zip(round_.own.tolist(), neighbours, present, strict=True)
+        ]
+    return [state[row] for row in refinement.nodes.tolist()]

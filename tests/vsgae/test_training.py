@@ -72,12 +72,12 @@ def test_a_finished_training_is_not_trained_again(data, tmp_path):
 
 def test_the_best_epoch_is_the_one_with_the_lowest_validation_error_and_its_weights_are_kept(data):
     cells, values, parts = data
-    metrics, result = run(
-        data, TrainingConfig(lr=0.05, epochs=8, batch_size=64)
-    )  # so high that the error goes up and down
+    values = values.clone()
+    values[parts.validation] *= -1  # the better the training cells fit, the worse these do
+    metrics, result = run((cells, values, parts))
     errors = [m["validation_rmse"] for m in metrics]
     assert result.best_epoch == 1 + errors.index(min(errors))
-    assert result.best_epoch != 8
+    assert result.best_epoch < len(errors)
     again = regression_metrics(predict(result.model, cells[parts.validation]), values[parts.validation])
     assert again == result.validation
     assert again["rmse"] == min(errors)

@@ -1,13 +1,13 @@
 """Message modules M(h_v, h_u), equations (2) and (4) and supplement A.1: what node v receives along an edge from u.
 
-A new message is one class here and one line in :data:`MESSAGES`.
+Each has weights of its own for every direction in which messages go. A new message is one class here and one line in
+:data:`MESSAGES`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class LinearMessage(nn.Module):
@@ -15,27 +15,33 @@ class LinearMessage(nn.Module):
 
     ``sum_u M(h_v, h_u) = deg(v) W_own h_v + W_neighbour sum_u h_u + deg(v) b``.
 
-    It is ``nn.Linear`` of the concatenated states, with its initialisation; the weight is stored in blocks, one
-    a state, in the form in which the encoder multiplies it.
+    It is ``nn.Linear`` of the concatenated states, with its initialisation; the weights are stored in the form in which
+    the encoder multiplies them: ``[d_n, directions, 2 or 1 states, message_dim]``.
 
     Args:
         node_dim: d_n, the dimension of a node's state.
         message_dim: the dimension of a message.
+        num_directions: in which messages go.
     """
 
     own: bool  #: whether the message depends on the receiving node's own state
 
-    def __init__(self, node_dim: int, message_dim: int) -> None:
+    def __init__(self, node_dim: int, message_dim: int, num_directions: int) -> None:
         super().__init__()
         blocks = 2 if self.own else 1
+        self.weight = nn.Parameter(torch.empty(node_dim, num_directions, blocks, message_dim))
+        self.bias = nn.Parameter(torch.empty(num_directions, message_dim))
         bound = (blocks * node_dim) ** -0.5
-        self.weight = nn.Parameter(torch.empty(blocks, message_dim, node_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(message_dim).uniform_(-bound, bound))
+        for direction in range(num_directions):
+            weight = torch.empty(blocks, message_dim, node_dim).uniform_(-bound, bound)
+            self.weight.data[:, direction] = weight.permute(2, 0, 1)
+            self.bias.data[direction].uniform_(-bound, bound)
 
-    def forward(self, h_v: Tensor, h_u: Tensor) -> Tensor:
+    def forward(self, h_v: Tensor, h_u: Tensor, direction: int) -> Tensor:
         """``[E, d_n]``, ``[E, d_n]`` -> ``[E, message_dim]``."""
-        message = F.linear(h_u, self.weight[-1], self.bias)
-        return message + F.linear(h_v, self.weight[0]) if self.own else message
+        weight = self.weight[:, direction]
+        message = torch.addmm(self.bias[direction], h_u, weight[:, -1])
+        return message + h_v @ weight[:, 0] if self.own else message
 
 
 class ConcatLinear(LinearMessage):
@@ -53,14 +59,16 @@ class NeighbourLinear(LinearMessage):
 class ConcatMLP(nn.Module):
     """``Linear(ReLU(Linear([h_v, h_u])))``, two layers of width message_dim. Not linear: computed edge by edge."""
 
-    def __init__(self, node_dim: int, message_dim: int) -> None:
+    def __init__(self, node_dim: int, message_dim: int, num_directions: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * node_dim, message_dim)
-        self.out = nn.Linear(message_dim, message_dim)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(2 * node_dim, message_dim), nn.ReLU(), nn.Linear(message_dim, message_dim))
+            for _ in range(num_directions)
+        )
 
-    def forward(self, h_v: Tensor, h_u: Tensor) -> Tensor:
+    def forward(self, h_v: Tensor, h_u: Tensor, direction: int) -> Tensor:
         """``[E, d_n]``, ``[E, d_n]`` -> ``[E, message_dim]``."""
-        return self.out(torch.relu(self.hidden(torch.cat([h_v, h_u], dim=1))))
+        return self.layers[direction](torch.cat([h_v, h_u], dim=1))
 
 
 MESSAGES: dict[str, type[nn.Module]] = {
