@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vsgae.nasbench101.release import KINDS, NUM_CELLS, Release, download, import_release
-from vsgae.nasbench101.space import load_space
+from vsgae.nasbench101.space import count_cells
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,13 +16,15 @@ def main(arguments: list[str] | None = None) -> int:
     importing = commands.add_parser("import", help="read an official release into the cache")
     importing.add_argument("file", metavar="FILE", help="nasbench_only108.tfrecord or nasbench_full.tfrecord")
     downloading = commands.add_parser("download", help="fetch an official release, and import it")
-    downloading.add_argument("--kind", choices=tuple(KINDS), default="only108", help="0.5 GB or 2 GB [only108]")
+    downloading.add_argument("--kind", default="only108", help="only108 (0.5 GB) or full (2 GB) [only108]")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "enumerate":
             _print_counts()
         else:
-            _print_release(import_release(chosen.file) if chosen.command == "import" else download(chosen.kind))
+            from vsgae.nasbench101 import release  # imports torch, which takes longer than to print the counts
+
+            print(release.import_release(chosen.file) if chosen.command == "import" else release.download(chosen.kind))
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -37,16 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_counts() -> None:
-    sizes = load_space().cells.num_nodes
-    for nodes, count in enumerate(sizes.bincount().tolist()):
-        if count:
-            print(f"{nodes} nodes: {count:>9,} cells")
-    print(f"in all:  {len(sizes):>9,} cells")
-
-
-def _print_release(release: Release) -> None:
-    cells = f"{release.num_cells:,} of {NUM_CELLS:,} cells"
-    print(f"{release.kind}: {release.num_records:,} records of {cells} in {release.path}")
+    counts = count_cells()
+    for nodes, count in counts.items():
+        print(f"{nodes} nodes: {count:>9,} cells")
+    print(f"in all:  {sum(counts.values()):>9,} cells")
 
 
 if __name__ == "__main__":

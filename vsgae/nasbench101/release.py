@@ -37,6 +37,10 @@ class Release:
     def num_records(self) -> int:
         return self.num_cells * len(KINDS[self.kind]) * REPEATS
 
+    def __str__(self) -> str:
+        cells = f"{self.num_cells:,} of {NUM_CELLS:,} cells"
+        return f"{self.kind}: {self.num_records:,} records of {cells} in {self.path}"
+
 
 def find_release(epochs: int) -> Release:
     """The imported release with runs of so many epochs; where both have them, ``only108``.

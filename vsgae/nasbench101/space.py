@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from vsgae.cells import Cells
 from vsgae.nasbench101.cache import cache_path, read_table, write_table
-from vsgae.nasbench101.enumeration import cells_of, enumerate_codes
-from vsgae.nasbench101.hashing import iterate_module_hashes
+
+if TYPE_CHECKING:
+    from vsgae.cells import Cells
 
 VERSION = 1  # of the cached table; to be raised with every change of its columns or of what is in them
 
@@ -42,18 +43,39 @@ class Space:
 
 def load_space() -> Space:
     """The space from the cache; the first call ever computes it, in some 15 s, with a progress bar."""
+    from vsgae.nasbench101.enumeration import cells_of
+
+    *codes, hashes = _table().columns
+    return Space(cells_of(*map(_to_numpy, codes)), hashes.combine_chunks())
+
+
+def count_cells() -> dict[int, int]:
+    """The number of cells by the number of their nodes. From the cache it is read without torch, whose import takes
+    longer than this."""
+    num_nodes = _to_numpy(_table(["num_nodes"])["num_nodes"])
+    return {int(nodes): int(count) for nodes, count in zip(*np.unique(num_nodes, return_counts=True), strict=True)}
+
+
+def _table(columns: Sequence[str] | None = None) -> pa.Table:
+    """These columns of the cached table, all by default, which is built if need be."""
     path = cache_path("nasbench101-cells", VERSION)
-    table = read_table(path, VERSION)
+    table = read_table(path, VERSION, columns)
     if table is None:
         table = _build()
         write_table(path, table, VERSION)
-    num_nodes, edges, labelings, hashes = (column.combine_chunks() for column in table.columns)
-    # Arrow's own to_numpy imports pandas, which takes longer than all this.
-    return Space(cells_of(*map(np.from_dlpack, (num_nodes, edges, labelings))), hashes)
+    return table
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """Arrow's own to_numpy imports pandas, which takes longer than to read the table."""
+    return np.from_dlpack(column.combine_chunks())
 
 
 def _build() -> pa.Table:
     """The codes of the enumeration and the module hashes."""
+    from vsgae.nasbench101.enumeration import cells_of, enumerate_codes
+    from vsgae.nasbench101.hashing import iterate_module_hashes
+
     with tqdm(desc="NAS-Bench-101: enumerating", unit=" cells") as bar:
         codes = enumerate_codes()
         cells = cells_of(*codes)

@@ -68,15 +68,20 @@ def test_offline_a_download_is_one_line_and_exit_code_1_and_leaves_nothing(own_c
 def test_download_fetches_the_kind_that_is_asked_for(
     arguments: list[str], kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vsgae.nasbench101.__main__.download", lambda kind: Release(kind, Path("there"), 2, "digest"))
+    monkeypatch.setattr("vsgae.nasbench101.release.download", lambda kind: Release(kind, Path("there"), 2, "digest"))
     assert main(["download", *arguments]) == 0
     records = {"only108": "6", "full": "24"}[kind]
     assert capsys.readouterr().out == f"{kind}: {records} records of 2 of 423,624 cells in there\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["import"], ["download", "--kind", "only12"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["import"]])
 def test_bad_arguments_are_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m vsgae.nasbench101" in capsys.readouterr().err
+
+
+def test_an_unknown_kind_is_quoted_and_exit_code_2(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["download", "--kind", "only12"]) == 2
+    assert capsys.readouterr() == ("", "error: kind is 'only12'; it must be only108 or full\n")

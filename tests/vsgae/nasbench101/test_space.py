@@ -12,6 +12,7 @@ import torch
 from vsgae.cells import Cells
 from vsgae.nasbench101 import Space, enumeration, load_space, module_hashes
 from vsgae.nasbench101 import space as space_module
+from vsgae.nasbench101.space import count_cells
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def whole() -> Space:
 def small_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of an empty cache, for a space of the 91 cells of up to 4 nodes, so that building it takes no time."""
     monkeypatch.setenv("VSGAE_CACHE", str(tmp_path))
-    monkeypatch.setattr(space_module, "enumerate_codes", functools.partial(enumeration.enumerate_codes, max_nodes=4))
+    monkeypatch.setattr(enumeration, "enumerate_codes", functools.partial(enumeration.enumerate_codes, max_nodes=4))
     return tmp_path / f"nasbench101-cells-v{space_module.VERSION}.parquet"
 
 
@@ -107,12 +108,27 @@ def test_two_that_build_at_once_both_have_the_whole_space(small_cache: Path) -> 
     assert list(small_cache.parent.iterdir()) == [small_cache]
 
 
-def test_a_warm_start_imports_nothing_slow(whole: Space) -> None:
-    program = """
+@pytest.mark.parametrize(
+    ("work", "slow"),
+    [
+        ("load_space()", ("torch_geometric", "pandas", "sklearn", "scipy", "matplotlib")),
+        ("count_cells()", ("torch", "pandas", "requests")),
+    ],
+)
+def test_a_warm_start_imports_nothing_slow(whole: Space, work: str, slow: tuple[str, ...]) -> None:
+    program = f"""
 import sys
-from vsgae.nasbench101 import load_space
-load_space()
-print([name for name in ("torch_geometric", "pandas", "sklearn", "scipy", "matplotlib") if name in sys.modules])
+from vsgae.nasbench101.space import count_cells, load_space
+{work}
+print([name for name in {slow} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_cells_are_counted_from_a_cache_that_is_there_or_not(small_cache: Path) -> None:
+    expected = {2: 1, 3: 6, 4: 84}
+    assert not small_cache.exists()
+    assert count_cells() == expected
+    assert small_cache.exists()
+    assert count_cells() == expected
