@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from study.space import Trial
+from vsgae.baselines import BASELINES
 
 if TYPE_CHECKING:  # a trial's process needs no MLflow
     from study.tracking import Recorded
@@ -39,14 +40,16 @@ def scores(metrics: Mapping[str, float]) -> str:
 
 def comparison(metrics: Mapping[str, float]) -> str:
     """A finished trial's test scores beside those of both baselines, on the same cells."""
-    rows = {"VS-GAE": "", "constant predictor": "baseline_constant_", "boosted trees": "baseline_boosted_trees_"}
-    lines = [f"{metrics['test_cells']:,.0f} test cells   RMSE    of constant  Kendall tau  Spearman      R2"]
+    rows = {"VS-GAE": ""} | {title: f"baseline_{name}_" for name, title in BASELINES.items()}
+    width = max(map(len, rows))
+    cells = f"{metrics['test_cells']:,.0f} test cells"
+    lines = [f"{cells:<{width}}  RMSE    of constant  Kendall tau  Spearman      R2"]
     for title, prefix in rows.items():
         rmse, ratio, tau, spearman, r2 = (
             metrics.get(f"{prefix}test_{name}", math.nan)
             for name in ("rmse", "rmse_ratio", "kendall_tau", "spearman", "r2")
         )
-        lines.append(f"{title:<20} {rmse:.4f}  {ratio:11.3f}  {tau:11.3f}  {spearman:8.3f}  {r2:6.3f}")
+        lines.append(f"{title:<{width}}  {rmse:.4f}  {ratio:11.3f}  {tau:11.3f}  {spearman:8.3f}  {r2:6.3f}")
     return "\n".join(lines)
 
 

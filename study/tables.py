@@ -22,6 +22,7 @@ from pydantic import ConfigDict
 from study.settings import CHECKED, build
 from study.space import PROJECT, Study, Trial, plan_trials
 from study.tracking import Recorded
+from vsgae.baselines import BASELINES
 from vsgae.nasbench101.labels import LabelConfig, Labels
 
 MEASURES = {
@@ -32,7 +33,6 @@ MEASURES = {
 }
 """The blocks of the table: final metrics of a trial, and their titles."""
 
-BASELINES = {"constant": "constant predictor", "boosted_trees": "boosted trees on cell features"}
 MODEL = "VS-GAE"
 FIGURES = "mean over n repeats ± relative standard deviation (sample deviation, ddof = 1, over the mean), median"
 STATISTICS = ("", "_relative_std", "_median", "_n")  # of a measure: what is added to its name

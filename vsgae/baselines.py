@@ -12,7 +12,7 @@ from vsgae.evaluation import regression_metrics
 from vsgae.features import cell_features
 from vsgae.splits import Split
 
-BASELINES = ("constant", "boosted_trees")
+BASELINES = {"constant": "constant predictor", "boosted_trees": "boosted trees on cell features"}  # and their titles
 
 
 def fit_baselines(cells: Cells, values: Tensor, split: Split) -> dict[str, dict[str, float]]:

@@ -35,7 +35,7 @@ class Cells:
         num_nodes: int64 ``[N]``, 1 to 7.
 
     Raises:
-        ValueError: a shape, a dtype or an operation code does not fit, or a padded node has an edge.
+        ValueError: a shape or a dtype does not fit. What the tensors hold is not checked: see :func:`is_valid`.
     """
 
     operations: Tensor
@@ -81,6 +81,7 @@ class Cells:
             index = slice(int(index), int(index) + 1 or None)
         elif not isinstance(index, (slice, Tensor)):
             index = torch.as_tensor(np.asarray(index), device=self.device)
+            index = index.long() if not len(index) else index  # numpy takes an empty list for floats
         return Cells(self.operations[index], self.adjacency[index], self.num_nodes[index])
 
     def to(self, device: str | torch.device) -> Cells:

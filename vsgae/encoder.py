@@ -75,12 +75,22 @@ class Encoder(nn.Module):
         self.readout = READOUTS[config.readout](config.node_dim, config.graph_dim)
 
     def refine(self, cells: Cells) -> Refinement:
-        """What the encoder computes of ``cells``, apart from the weights: made once where cells are encoded often."""
+        """The distinct states of ``cells`` in this encoder: found once where the same cells are encoded often."""
         return refine(cells, self.config.rounds, self.directions)
 
     def forward(self, cells: Cells | Refinement) -> Tensor:
-        """float32 ``[N, d_g]``."""
+        """float32 ``[N, d_g]``, of cells or of a selection from what :meth:`refine` gave.
+
+        Raises:
+            ValueError: the refinement of an encoder with other rounds or directions.
+        """
         refinement = self.refine(cells) if isinstance(cells, Cells) else cells
+        made_for = len(refinement.rounds), refinement.rounds[0].counts.shape[1]
+        if made_for != (self.config.rounds, len(self.directions)):
+            raise ValueError(
+                f"a refinement of {made_for[0]} rounds in {made_for[1]} directions; this encoder has "
+                f"{self.config.rounds} in {len(self.directions)}"
+            )
         h = self.embedding.weight
         for i, round_ in enumerate(refinement.rounds):
             h = self.rounds[i % len(self.rounds)](h, round_)
@@ -96,11 +106,11 @@ class PropagationRound(nn.Module):
     aggregation A (a sparse matrix) and the update's map W_ih of the message are three linear maps in a row, and the
     round multiplies them in whichever order needs the fewest operations for the states at hand:
 
-    ========================  =======================================================================
-    ``W_ih (A (h W^T))``      few states to update for each that sends: a training batch
-    ``A (W_ih (h W^T))``      few states that send: the first round, where they are the five operations
-    ``A (h (W_ih W)^T)``      many states of either kind: large batches, the whole space
-    ========================  =======================================================================
+    ================  ====================  =====================================================================
+    update last       ``W_ih (A (h W))``    few states to update for each that sends: a training batch
+    aggregation last  ``A (W_ih (h W))``    few states that send: the first round, where they are five operations
+    folded            ``A (h (W_ih W))``    many states of either kind: large batches, the whole space
+    ================  ====================  =====================================================================
     """
 
     def __init__(self, config: EncoderConfig, num_directions: int) -> None:
@@ -117,10 +127,10 @@ class PropagationRound(nn.Module):
         else:
             message_term = self._message_term_by_edge(h, round_)
         state_term = self.update.state_term(h)
-        own, num_states = round_.own, len(round_.own)
-        size = num_states if torch.is_grad_enabled() else ROWS_AT_ONCE
+        num_states, own = len(round_), round_.own
+        size = max(num_states, 1) if torch.is_grad_enabled() else ROWS_AT_ONCE
         parts = []
-        for start in range(0, num_states, size):
+        for start in range(0, max(num_states, 1), size):
             rows = slice(start, min(start + size, num_states))
             parts.append(self.update.combine(message_term(rows), state_term, h, own[rows]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -147,8 +157,10 @@ class PropagationRound(nn.Module):
         one to its neighbours. W has a block of ``d_n x message_dim`` for each of them.
         """
         w, w_ih = message.weight.flatten(1, 2), self.update.weight_ih  # [d, S, m], [k, m]
-        bias = F.pad(message.bias[:, None], (0, 0, int(message.own), 0)).flatten(0, 1)  # [S, m]: an edge adds it once
-        (d, s, m), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_.own)
+        bias = F.pad(message.bias[:, None], (0, 0, int(message.sees_receiver), 0)).flatten(
+            0, 1
+        )  # [S, m]: an edge adds it once
+        (d, s, m), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_)
         operations = {
             "update last": num_old * d * s * m + num_new * m * k,
             "aggregation last": num_old * d * s * m + num_old * s * m * k,
@@ -160,24 +172,26 @@ class PropagationRound(nn.Module):
         sent = torch.addmm(bias.flatten(), h, w.flatten(1)).view(num_old * s, -1)
         if order == "aggregation last":
             sent = F.linear(sent, w_ih)
-        received = _received(sent, round_, aggregation, message.own)
+        received = _received(sent, round_, aggregation, message.sees_receiver)
         if order == "update last":
             return lambda rows: F.linear(received(rows), w_ih)
         return received
 
 
-def _received(sent: Tensor, round_: Round, aggregation: LinearAggregation, own: bool) -> Callable[[slice], Tensor]:
-    """A function from rows of the new states to these rows of ``A sent``; A is ``[U, U' S]``, sent ``[U' S, D]``.
+def _received(
+    sent: Tensor, round_: Round, aggregation: LinearAggregation, sees_receiver: bool
+) -> Callable[[slice], Tensor]:
+    """A function from rows of the new states to these rows of ``A sent``; A is ``[U, U' S]``, sent ``[U' S, width]``.
 
     A is dense where few vectors are sent, as in the first round, and sparse otherwise.
     """
     counts = round_.counts.to(sent.dtype)
-    weights = counts * aggregation.weight(counts[:, :, :1])  # [U, D, 8]; where it is 0, nothing is sent
+    weights = counts * aggregation.weight(counts[:, :, :1])  # [U, directions, 8]; where it is 0, nothing is sent
     senders = round_.senders[:, None]  # [U, 1, 8]
-    if not own:
+    if not sees_receiver:
         weights, senders = weights[:, :, 1:], senders[:, :, 1:]
-    num_directions, s = weights.shape[1], weights.shape[1] * (1 + own)
-    block = torch.arange(s, device=sent.device).view(num_directions, -1)[:, [0] * own + [-1] * MAX_NODES]
+    num_directions, s = weights.shape[1], weights.shape[1] * (1 + sees_receiver)
+    block = torch.arange(s, device=sent.device).view(num_directions, -1)[:, [0] * sees_receiver + [-1] * MAX_NODES]
     weights, indices = weights.flatten(1), (senders * s + block).flatten(1)
     if len(sent) <= SENT_IF_DENSE:
         a = sent.new_zeros(len(weights), len(sent)).scatter_add_(1, indices, weights)

@@ -17,7 +17,7 @@ CELLS_AT_ONCE = 32_768  # of a whole-space evaluation: larger batches share more
 def predict(model: AccuracyPredictor, cells: Cells) -> Tensor:
     """float32 ``[N]`` on the CPU: the model's predictions for any number of cells, on the model's device."""
     device = next(model.parameters()).device
-    parts = [cells[start : start + CELLS_AT_ONCE] for start in range(0, len(cells), CELLS_AT_ONCE)]
+    parts = [cells[start : start + CELLS_AT_ONCE] for start in range(0, max(len(cells), 1), CELLS_AT_ONCE)]
     return torch.cat([model(part.to(device)).cpu() for part in parts])
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from vsgae.cells import MAX_NODES, OPERATIONS, Cells
 
-INNER_OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
-
 
 def cell_features(cells: Cells) -> dict[str, np.ndarray]:
     """float32 ``[N]`` each, by name, for cells of NAS-Bench-101; invariant under a relabelling of their nodes."""
@@ -24,7 +22,7 @@ def cell_features(cells: Cells) -> dict[str, np.ndarray]:
         "shortest_path": _at_output(cells, _along_paths(cells, torch.ones_like(cells.operations), "fewest")),
     }
     before_output = cells.adjacency[torch.arange(len(cells)), :, cells.num_nodes - 1]
-    for name in INNER_OPERATIONS:
+    for name in OPERATIONS[1:-1]:
         here = (cells.operations == OPERATIONS.index(name)).long()
         short = name.split("-")[0]
         columns[short] = here.sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from vsgae.evaluation import predict, regression_metrics
 from vsgae.files import replacing
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.splits import Split
+
+CHECKPOINT_VERSION = 2  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +87,8 @@ def train_predictor(
         cells, values: the labelled cells and their labels, float32 ``[N]``.
         seed: of the initialisation and of the order of the cells.
         checkpoint: a file written after each epoch. If it exists, its epochs are yielded again from the record and
-            training goes on after them, to the same numbers as without the interruption.
+            training goes on after them, to the same numbers as without the interruption. One of another version of
+            this project is reported on stderr, and the training starts again.
 
     Yields:
         ``epoch`` (from 1), ``train_loss``, ``train_rmse`` (over the epoch's batches, while the weights change),
@@ -91,7 +97,7 @@ def train_predictor(
 
     Raises:
         ValueError: the split has no validation cells.
-        FloatingPointError: the loss is no longer finite.
+        FloatingPointError: the loss or a validation prediction is no longer finite.
     """
     if not len(split.validation):
         raise ValueError("a split with 0 validation cells; the best epoch is chosen on them")
@@ -105,32 +111,36 @@ def train_predictor(
 
     loss_function = config.loss_function()
     cells, values = cells.to(device), values.to(device)
-    train_cells, train_values = model.encoder.refine(cells[split.train]), values[split.train]
+    refined_train, train_values = model.encoder.refine(cells[split.train]), values[split.train]
     validation_cells, validation_values = cells[split.validation], values[split.validation]
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(train_cells))).to(device)
+        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(refined_train))).to(device)
         loss_sum, square_sum = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in order.split(config.batch_size):
-            predicted, true = model(train_cells[batch]), train_values[batch]
+            predicted, true = model(refined_train[batch]), train_values[batch]
             loss = loss_function(predicted, true)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(batch)
             square_sum += (predicted.detach() - true).square().sum()
-        train_loss = float(loss_sum) / len(train_cells)
-        if not np.isfinite(train_loss):
-            raise FloatingPointError(f"training diverged: the loss of epoch {epoch} is {train_loss}")
+        train_loss = float(loss_sum) / len(refined_train)
         trained = time.perf_counter()
-        validation = regression_metrics(predict(model, validation_cells), validation_values)
+        predicted = predict(model, validation_cells)
+        if not (np.isfinite(train_loss) and predicted.isfinite().all()):
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch}: its loss is {train_loss}, "
+                f"{(~predicted.isfinite()).sum()} of {len(predicted)} validation predictions are not finite"
+            )
+        validation = regression_metrics(predicted, validation_values)
         metrics = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "train_rmse": (float(square_sum) / len(train_cells)) ** 0.5,
+            "train_rmse": (float(square_sum) / len(refined_train)) ** 0.5,
             **{f"validation_{name}": value for name, value in validation.items()},
             "seconds": time.perf_counter() - started,
-            "cells_per_second": len(train_cells) / (trained - started),
+            "cells_per_second": len(refined_train) / (trained - started),
         }
         run.record(metrics)
         yield metrics
@@ -160,6 +170,14 @@ class _Run:
         run = _Run(model, optimizer, checkpoint, [], {})
         if checkpoint is not None and checkpoint.exists():
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            if state.get("version") != CHECKPOINT_VERSION:
+                logger.warning(
+                    "The checkpoint %s has version %s, not %s: the training starts again.",
+                    checkpoint,
+                    state.get("version"),
+                    CHECKPOINT_VERSION,
+                )
+                return run
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             run.history, run.best_weights = state["history"], state["best_weights"]
@@ -172,6 +190,7 @@ class _Run:
         self.history.append(metrics)
         if self.checkpoint is not None:
             state = {
+                "version": CHECKPOINT_VERSION,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history,

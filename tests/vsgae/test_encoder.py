@@ -7,6 +7,7 @@ from torch_geometric.data import Batch
 
 from vsgae import encoder as encoder_module
 from vsgae.encoder import Encoder, EncoderConfig
+from vsgae.evaluation import predict
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 
 VARIANTS = [
@@ -49,20 +50,29 @@ def test_the_papers_encoder_equals_the_per_edge_implementation(thousand_cells):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(str(value) for value in v.values()))
-def test_every_variant_equals_the_per_edge_implementation(thousand_cells, variant):
+def test_every_variant_equals_the_per_edge_implementation(thousand_cells, variant, monkeypatch):
     config = PredictorConfig(encoder=EncoderConfig(node_dim=6, graph_dim=4, rounds=3, **variant), hidden=(5,))
-    output, gradient = compare(predictor(config, torch.float64), thousand_cells[::9])
+    model, cells = predictor(config, torch.float64), thousand_cells[::9]
+    output, gradient = compare(model, cells)
     assert output < 1e-12
     assert gradient < 1e-9
+    indices = torch.tensor([5, 110, 0, 5])
+    selected = model(model.encoder.refine(cells)[indices])
+    assert (selected - model(cells[indices])).abs().max() < 1e-12
+    monkeypatch.setattr(encoder_module, "ROWS_AT_ONCE", 37)
+    with torch.no_grad():
+        assert (model(cells)[indices] - selected).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("cells_at_once", [1, 40, 1000])
-def test_the_order_of_the_products_does_not_change_the_result(thousand_cells, cells_at_once, monkeypatch):
-    """Batches of different sizes are multiplied in different orders (see PropagationRound)."""
+def test_the_order_of_the_products_does_not_change_the_result(thousand_cells, monkeypatch):
+    """Batches of different sizes are multiplied in different orders, and summed densely or not."""
     model = predictor(PredictorConfig(encoder=EncoderConfig(node_dim=20)), torch.float64)
     expected = PerEdgePredictor.like(model)(Batch.from_data_list(thousand_cells.to_data()))
-    parts = [model(thousand_cells[i : i + cells_at_once]) for i in range(0, 1000, cells_at_once)]
-    assert (torch.cat(parts) - expected).abs().max() < 1e-12
+    for sent_if_dense in (0, 64):
+        monkeypatch.setattr(encoder_module, "SENT_IF_DENSE", sent_if_dense)
+        for cells_at_once in (1, 40, 1000):
+            parts = [model(thousand_cells[i : i + cells_at_once]) for i in range(0, 1000, cells_at_once)]
+            assert (torch.cat(parts) - expected).abs().max() < 1e-12
 
 
 def test_evaluation_by_rows_equals_training_mode(thousand_cells, monkeypatch):
@@ -71,6 +81,20 @@ def test_evaluation_by_rows_equals_training_mode(thousand_cells, monkeypatch):
     monkeypatch.setattr(encoder_module, "ROWS_AT_ONCE", 37)
     with torch.no_grad():
         assert (model(thousand_cells) - expected).abs().max() < 1e-12
+
+
+def test_no_cells_give_no_outputs(thousand_cells):
+    model = predictor(PredictorConfig())
+    for cells in (thousand_cells[:0], thousand_cells[[]], model.encoder.refine(thousand_cells)[torch.arange(0)]):
+        assert model(cells).shape == (0,)
+    assert predict(model, thousand_cells[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("other", [{"rounds": 3}, {"direction": "forward"}])
+def test_the_refinement_of_another_encoder_is_refused(thousand_cells, other):
+    refinement = Encoder(EncoderConfig(node_dim=4, **other)).refine(thousand_cells)
+    with pytest.raises(ValueError, match=r"a refinement of \d rounds in \d directions; this encoder has 2 in 2"):
+        Encoder(EncoderConfig(node_dim=4))(refinement)
 
 
 def test_the_output_is_invariant_under_relabelling_of_the_inner_nodes(thousand_cells, relabelled):

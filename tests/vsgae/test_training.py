@@ -59,6 +59,17 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(data, tmp_path, sto
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_of_another_version_is_told_and_the_training_starts_again(data, tmp_path, caplog):
+    checkpoint = tmp_path / "checkpoint.pt"
+    expected, _ = run(data)
+    run(data, epochs=2, checkpoint=checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "version": 1}, checkpoint)
+    metrics, _ = run(data, checkpoint=checkpoint)
+    assert metrics == expected
+    assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 2: the training starts again."]
+
+
 def test_a_finished_training_is_not_trained_again(data, tmp_path):
     run(data, checkpoint=tmp_path / "checkpoint.pt")
     generator = train_predictor(MODEL, CONFIG, *data, seed=0, checkpoint=tmp_path / "checkpoint.pt")
@@ -121,8 +132,15 @@ def test_a_loss_that_is_no_longer_finite_is_an_error(data):
     cells, values, parts = data
     values = values.clone()
     values[parts.train[0]] = float("inf")
-    with pytest.raises(FloatingPointError, match="training diverged: the loss of epoch 1 is"):
+    with pytest.raises(FloatingPointError, match="training diverged in epoch 1: its loss is inf"):
         run((cells, values, parts))
+
+
+def test_weights_that_are_ruined_by_the_last_step_of_an_epoch_are_noticed(data):
+    """The loss is that before the step, and still finite."""
+    message = r"training diverged in epoch 1: its loss is \d.*, \d+ of \d+ validation predictions are not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        run(data, TrainingConfig(lr=1e30, epochs=1, batch_size=1000))
 
 
 def test_a_split_without_validation_cells_is_refused(data):

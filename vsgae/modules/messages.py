@@ -21,14 +21,14 @@ class LinearMessage(nn.Module):
     Args:
         node_dim: d_n, the dimension of a node's state.
         message_dim: the dimension of a message.
-        num_directions: in which messages go.
+        num_directions: the number of directions in which messages go, 1 or 2.
     """
 
-    own: bool  #: whether the message depends on the receiving node's own state
+    sees_receiver: bool  #: whether the message depends on the receiving node's state
 
     def __init__(self, node_dim: int, message_dim: int, num_directions: int) -> None:
         super().__init__()
-        blocks = 2 if self.own else 1
+        blocks = 2 if self.sees_receiver else 1
         self.weight = nn.Parameter(torch.empty(node_dim, num_directions, blocks, message_dim))
         self.bias = nn.Parameter(torch.empty(num_directions, message_dim))
         bound = (blocks * node_dim) ** -0.5
@@ -41,19 +41,19 @@ class LinearMessage(nn.Module):
         """``[E, d_n]``, ``[E, d_n]`` -> ``[E, message_dim]``."""
         weight = self.weight[:, direction]
         message = torch.addmm(self.bias[direction], h_u, weight[:, -1])
-        return message + h_v @ weight[:, 0] if self.own else message
+        return message + h_v @ weight[:, 0] if self.sees_receiver else message
 
 
 class ConcatLinear(LinearMessage):
     """``Linear(2 d_n -> message_dim)([h_v, h_u])``, the paper's choice."""
 
-    own = True
+    sees_receiver = True
 
 
 class NeighbourLinear(LinearMessage):
     """``Linear(d_n -> message_dim)(h_u)``: the receiving node does not see itself in the message."""
 
-    own = False
+    sees_receiver = False
 
 
 class ConcatMLP(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 aten = torch.ops.aten
@@ -68,24 +69,25 @@ class _Gate(torch.autograd.Function):
         return torch.lerp(n, h, keep)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gates, n, g, h, own = ctx.saved_tensors
         d = h.shape[1]
         reset, keep = gates.split(d, dim=1)
-        grad_x, grad_own = torch.empty_like(g), torch.empty_like(gates)  # grad_own: of g_n and of h
+        grad_x, grad_n_h = torch.empty_like(g), torch.empty_like(gates)  # of x, and of g_n and h
         grad_gates, grad_n = grad_x.split([2 * d, d], dim=1)
-        grad_h = torch.mul(grads[0], keep, out=grad_own[:, d:])
+        grad_h = torch.mul(grads[0], keep, out=grad_n_h[:, d:])
         aten.tanh_backward.grad_input(grads[0] - grad_h, n, grad_input=grad_n)
         torch.mul(grad_n, g[:, 2 * d :], out=grad_gates[:, :d])
         torch.mul(grads[0], h - n, out=grad_gates[:, d:])
         aten.sigmoid_backward.grad_input(grad_gates, gates, grad_input=grad_gates)
-        torch.mul(grad_n, reset, out=grad_own[:, :d])
-        rows = torch.arange(len(own), device=own.device)
+        torch.mul(grad_n, reset, out=grad_n_h[:, :d])
+        each = torch.arange(len(own), device=own.device)
         offsets = F.pad(own.bincount(minlength=ctx.num_old).cumsum(0), (1, 0))  # own is ascending
-        old_x, old_own = (
-            F.embedding_bag(rows, grad, offsets, mode="sum", include_last_offset=True) for grad in (grad_x, grad_own)
+        old_x, old_n_h = (
+            F.embedding_bag(each, grad, offsets, mode="sum", include_last_offset=True) for grad in (grad_x, grad_n_h)
         )
-        return grad_x, torch.cat([old_x[:, : 2 * d], old_own[:, :d]], dim=1), old_own[:, d:], grad_n.sum(0), None
+        return grad_x, torch.cat([old_x[:, : 2 * d], old_n_h[:, :d]], dim=1), old_n_h[:, d:], grad_n.sum(0), None
 
 
 _gate = _Gate.apply

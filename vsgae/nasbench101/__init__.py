@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NASBench101", "Space", "enumerate_cells", "load_space", "module_hashes", "read_tfrecord"]
 
-_MODULES = {
+_MODULES = {  # where each of them is
     "NASBench101": "dataset",
     "Space": "space",
     "enumerate_cells": "enumeration",
@@ -27,3 +27,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,7 +14,7 @@ import torch
 
 from vsgae.cells import INPUT, MAX_EDGES, MAX_NODES, OPERATIONS, OUTPUT, PADDING, Cells
 
-INNER_OPERATIONS = len(OPERATIONS) - 2
+NUM_INNER_OPERATIONS = len(OPERATIONS) - 2
 PAIRS = [(x, y) for y in range(MAX_NODES) for x in range(y)]  # the edge x -> y of each edge bit
 PART = 64  # matrices at a time: their colours fit into a core's cache
 
@@ -61,9 +61,9 @@ def cells_of(num_nodes: np.ndarray, edges: np.ndarray, labelings: np.ndarray) ->
 
 def _operations_of_labelings() -> np.ndarray:
     """int64 ``[8, 243, 7]``: the operations by number of nodes and labeling; unused places are padding."""
-    table = np.full((MAX_NODES + 1, INNER_OPERATIONS ** (MAX_NODES - 2), MAX_NODES), PADDING)
+    table = np.full((MAX_NODES + 1, NUM_INNER_OPERATIONS ** (MAX_NODES - 2), MAX_NODES), PADDING)
     for nodes in range(2, MAX_NODES + 1):
-        for labeling, inner in enumerate(itertools.product(range(1, 1 + INNER_OPERATIONS), repeat=nodes - 2)):
+        for labeling, inner in enumerate(itertools.product(range(1, 1 + NUM_INNER_OPERATIONS), repeat=nodes - 2)):
             table[nodes, labeling, :nodes] = INPUT, *inner, OUTPUT
     return table
 
@@ -71,7 +71,7 @@ def _operations_of_labelings() -> np.ndarray:
 def _classes(nodes: int, max_edges: int) -> tuple[np.ndarray, np.ndarray]:
     """Edge bits and labeling of the first graph of each isomorphism class with ``nodes`` nodes, int64 ``[N]`` each."""
     edges, adjacency = _matrices(nodes, max_edges)
-    num_labelings = INNER_OPERATIONS ** (nodes - 2)
+    num_labelings = NUM_INNER_OPERATIONS ** (nodes - 2)
     # Isomorphic graphs have isomorphic matrices, so matrices sorted by shape fall into parts that share no class.
     shapes = _invariants(adjacency, 1)[:, 0]
     order = np.argsort(shapes, kind="stable")

@@ -63,6 +63,7 @@ def _table(columns: Sequence[str] | None = None) -> pa.Table:
     if table is None:
         table = _build()
         write_table(path, table, VERSION)
+        table = table if columns is None else table.select(columns)
     return table
 
 

@@ -9,6 +9,7 @@ import pyarrow.csv
 import pytest
 import torch
 
+from vsgae import nasbench101
 from vsgae.cells import Cells
 from vsgae.nasbench101 import Space, enumeration, load_space, module_hashes
 from vsgae.nasbench101 import space as space_module
@@ -132,3 +133,11 @@ def test_cells_are_counted_from_a_cache_that_is_there_or_not(small_cache: Path) 
     assert count_cells() == expected
     assert small_cache.exists()
     assert count_cells() == expected
+
+
+def test_what_is_imported_when_it_is_asked_for_is_there() -> None:
+    assert dir(nasbench101) == nasbench101.__all__
+    for name in nasbench101.__all__:
+        assert getattr(nasbench101, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = nasbench101.nonsense
