@@ -3,8 +3,8 @@
     python benchmarks/encoder.py [--threads 2] [--repeats 15]
 
 Prints a training step (batch building, forward, backward, Adam) at two batch sizes, and an evaluation, each as a ratio
-of medians taken in turn in one run. A turn of training is ten steps of one model in a row, as in training; a turn of the
-evaluation is all 423,624 cells here, and 8,192 of them edge by edge.
+of medians taken in turn in one run. A turn of training is ten steps of one model in a row, as in training; a turn of
+the evaluation is all 423,624 cells here, and 8,192 of them edge by edge.
 
 The per-edge model is tests/per_edge.py with the same weights and the same (fused) Adam. What a training makes once is
 made once for both, outside the clock: the graphs that the per-edge model collates into a batch as torch_geometric's
