@@ -126,7 +126,7 @@ class PropagationRound(nn.Module):
             message_term = self._linear_message_term(self.message, self.aggregation, h, round_)
         else:
             message_term = self._message_term_by_edge(h, round_)
-        state_term = self.update.state_term(h)
+        state_term = F.linear(h, self.update.weight_hh, self.update.bias_hh)
         num_states, own = len(round_), round_.own
         size = max(num_states, 1) if torch.is_grad_enabled() else ROWS_AT_ONCE
         parts = []
@@ -169,7 +169,7 @@ class PropagationRound(nn.Module):
         order = min(operations, key=operations.__getitem__)
         if order == "folded":
             w, bias = F.linear(w, w_ih), F.linear(bias, w_ih)
-        sent = torch.addmm(bias.flatten(), h, w.flatten(1)).view(num_old * s, -1)
+        sent = torch.addmm(bias.flatten(), h, w.flatten(1)).view(num_old * s, w.shape[2])
         if order == "aggregation last":
             sent = F.linear(sent, w_ih)
         received = _received(sent, round_, aggregation, message.sees_receiver)
