@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_longer_finite_is_an_error(data):
     cells, values, parts = data
     values = values.clone()
     values[parts.train[0]] = float("inf")
-    with pytest.raises(FloatingPointError, match="training diverged in epoch 1: its loss is (inf|nan)"):
+    with pytest.raises(FloatingPointError, match=r"training diverged in epoch 1: its loss is (inf|nan)"):
         run((cells, values, parts))
 
 
