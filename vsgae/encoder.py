@@ -157,9 +157,8 @@ class PropagationRound(nn.Module):
         one to its neighbours. W has a block of ``d_n x message_dim`` for each of them.
         """
         w, w_ih = message.weight.flatten(1, 2), self.update.weight_ih  # [d, S, m], [k, m]
-        bias = F.pad(message.bias[:, None], (0, 0, int(message.sees_receiver), 0)).flatten(
-            0, 1
-        )  # [S, m]: an edge adds it once
+        bias = F.pad(message.bias[:, None], (0, 0, int(message.sees_receiver), 0))  # once an edge: with the neighbour
+        bias = bias.flatten(0, 1)  # [S, m]
         (d, s, m), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_)
         operations = {
             "update last": num_old * d * s * m + num_new * m * k,

@@ -1,4 +1,4 @@
-"""Which nodes of a batch share a state, so that each distinct state is computed once.
+"""Which nodes of some cells share a state, so that each distinct state is computed once.
 
 Message passing is a function of a node's own state and its neighbours' states. Two nodes with the same operation and
 the same operations around them therefore have the same state after one round, whatever their cells, and so on from
