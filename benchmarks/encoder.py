@@ -25,6 +25,7 @@ import torch
 from torch_geometric.data import Batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder vsgae too
 from per_edge import PerEdgePredictor
 
 from vsgae.cells import Cells

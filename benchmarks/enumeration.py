@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder vsgae too
 from plain_hash import plain_hash
 
 from vsgae.nasbench101 import enumerate_cells, module_hashes

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import google_crc32c
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder vsgae too
 import official_format
 
 from vsgae.nasbench101 import load_space
