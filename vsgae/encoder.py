@@ -160,12 +160,7 @@ class PropagationRound(nn.Module):
         bias = F.pad(message.bias[:, None], (0, 0, int(message.sees_receiver), 0))  # once an edge: with the neighbour
         bias = bias.flatten(0, 1)  # [S, m]
         (d, s, m), k, num_old, num_new = w.shape, len(w_ih), len(h), len(round_)
-        operations = {
-            "update last": num_old * d * s * m + num_new * m * k,
-            "aggregation last": num_old * d * s * m + num_old * s * m * k,
-            "folded": s * k * m * d + num_old * d * s * k,
-        }
-        order = min(operations, key=operations.__getitem__)
+        order = _cheapest_order(d, s, m, k, num_old, num_new)
         if order == "folded":
             w, bias = F.linear(w, w_ih), F.linear(bias, w_ih)
         sent = torch.addmm(bias.flatten(), h, w.flatten(1)).view(num_old * s, w.shape[2])
@@ -175,6 +170,16 @@ class PropagationRound(nn.Module):
         if order == "update last":
             return lambda rows: F.linear(received(rows), w_ih)
         return received
+
+
+def _cheapest_order(d: int, s: int, m: int, k: int, num_old: int, num_new: int) -> str:
+    """The order of the products (see :class:`PropagationRound`) with the fewest multiplications."""
+    multiplications = {
+        "update last": num_old * d * s * m + num_new * m * k,
+        "aggregation last": num_old * d * s * m + num_old * s * m * k,
+        "folded": s * k * m * d + num_old * d * s * k,
+    }
+    return min(multiplications, key=multiplications.__getitem__)
 
 
 def _received(

@@ -64,15 +64,22 @@ def test_every_variant_equals_the_per_edge_implementation(thousand_cells, varian
         assert (model(cells)[indices] - selected).abs().max() < 1e-12
 
 
-def test_the_order_of_the_products_does_not_change_the_result(thousand_cells, monkeypatch):
-    """Batches of different sizes are multiplied in different orders, and summed densely or not."""
+@pytest.mark.parametrize("order", ["update last", "aggregation last", "folded"])
+@pytest.mark.parametrize("sent_if_dense", [0, 64])
+def test_the_order_of_the_products_does_not_change_the_result(thousand_cells, monkeypatch, order, sent_if_dense):
     model = predictor(PredictorConfig(encoder=EncoderConfig(node_dim=20)), torch.float64)
     expected = PerEdgePredictor.like(model)(Batch.from_data_list(thousand_cells.to_data()))
-    for sent_if_dense in (0, 64):
-        monkeypatch.setattr(encoder_module, "SENT_IF_DENSE", sent_if_dense)
-        for cells_at_once in (1, 40, 1000):
-            parts = [model(thousand_cells[i : i + cells_at_once]) for i in range(0, 1000, cells_at_once)]
-            assert (torch.cat(parts) - expected).abs().max() < 1e-12
+    monkeypatch.setattr(encoder_module, "_cheapest_order", lambda *sizes: order)
+    monkeypatch.setattr(encoder_module, "SENT_IF_DENSE", sent_if_dense)
+    assert (model(thousand_cells) - expected).abs().max() < 1e-12
+
+
+def test_the_papers_first_round_aggregates_last_a_batch_updates_last_and_the_whole_space_is_folded():
+    """The numbers of states are those that the design counts."""
+    sizes = {"d": 250, "s": 4, "m": 500, "k": 750}
+    assert encoder_module._cheapest_order(**sizes, num_old=5, num_new=305) == "aggregation last"
+    assert encoder_module._cheapest_order(**sizes, num_old=305, num_new=860) == "update last"
+    assert encoder_module._cheapest_order(**sizes, num_old=1_863, num_new=903_330) == "folded"
 
 
 def test_evaluation_by_rows_equals_training_mode(thousand_cells, monkeypatch):
