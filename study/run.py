@@ -23,6 +23,10 @@ Run the trials of a study that are not yet finished, record them in MLflow, and 
 The same command again goes on where the last one stopped.
 """
 
+DATA = """\
+labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official if a release is imported, or surrogate]
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 130 after Ctrl-C."""
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--local", action="store_true", help="run one trial in this process, without Ray")
     parser.add_argument("--trial", type=int, metavar="K", help="only this trial; with --local: or the first unfinished")
     parser.add_argument("--plan", action="store_true", help="print the trials and their states, and start nothing")
-    parser.add_argument("--data", metavar="SOURCE", help="labels: 'official', or a measured table (.csv, .parquet)")
+    parser.add_argument("--data", metavar="SOURCE", help=DATA)
     parser.add_argument(
         "--set",
         action="append",

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from study.settings import CHECKED, build, flatten, merge
 from study.trial import TrialConfig, trial_key
-from vsgae.nasbench101.labels import OFFICIAL, LabelConfig, label_digest
+from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, label_digest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -195,7 +195,7 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
 
 def _resolved(labels: LabelConfig) -> LabelConfig:
     """With an absolute path, if the labels are a file: trials run in another working directory."""
-    if labels.source == OFFICIAL:
+    if labels.source in (OFFICIAL, SURROGATE):
         return labels
     return dataclasses.replace(labels, source=str(Path(labels.source).resolve()))
 

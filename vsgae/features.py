@@ -15,30 +15,30 @@ def cell_features(cells: Cells) -> dict[str, np.ndarray]:
         "nodes": cells.num_nodes,
         "edges": cells.num_edges,
         "input_successors": cells.adjacency[:, 0].sum(1),
-        "output_predecessors": _at_output(cells, cells.adjacency.sum(1)),
-        "skip": _at_output(cells, cells.adjacency[:, 0]),
-        "paths": _at_output(cells, _along_paths(cells, None, "count")),
-        "longest_path": _at_output(cells, _along_paths(cells, torch.ones_like(cells.operations), "most")),
-        "shortest_path": _at_output(cells, _along_paths(cells, torch.ones_like(cells.operations), "fewest")),
+        "output_predecessors": at_output(cells, cells.adjacency.sum(1)),
+        "skip": at_output(cells, cells.adjacency[:, 0]),
+        "paths": at_output(cells, along_paths(cells, None, "count")),
+        "longest_path": at_output(cells, along_paths(cells, torch.ones_like(cells.operations), "most")),
+        "shortest_path": at_output(cells, along_paths(cells, torch.ones_like(cells.operations), "fewest")),
     }
     before_output = cells.adjacency[torch.arange(len(cells)), :, cells.num_nodes - 1]
     for name in OPERATIONS[1:-1]:
         here = (cells.operations == OPERATIONS.index(name)).long()
         short = name.split("-")[0]
         columns[short] = here.sum(1)
-        columns[f"{short}_most_on_a_path"] = _at_output(cells, _along_paths(cells, here, "most"))
-        columns[f"{short}_fewest_on_a_path"] = _at_output(cells, _along_paths(cells, here, "fewest"))
+        columns[f"{short}_most_on_a_path"] = at_output(cells, along_paths(cells, here, "most"))
+        columns[f"{short}_fewest_on_a_path"] = at_output(cells, along_paths(cells, here, "fewest"))
         columns[f"{short}_after_input"] = (here * cells.adjacency[:, 0]).sum(1)
         columns[f"{short}_before_output"] = (here * before_output).sum(1)
     return {name: column.float().numpy(force=True) for name, column in columns.items()}
 
 
-def _at_output(cells: Cells, per_node: Tensor) -> Tensor:
+def at_output(cells: Cells, per_node: Tensor) -> Tensor:
     """``[N, 7]`` -> ``[N]``: the value of each cell's output node."""
     return per_node.gather(1, cells.num_nodes[:, None] - 1).squeeze(1)
 
 
-def _along_paths(cells: Cells, weight: Tensor | None, what: str) -> Tensor:
+def along_paths(cells: Cells, weight: Tensor | None, what: str) -> Tensor:
     """int64 ``[N, 7]``: of the paths from the input to each node their number, or the most or least ``weight``."""
     n = len(cells)
     if what == "count":

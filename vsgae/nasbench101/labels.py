@@ -1,11 +1,11 @@
-"""Where accuracies come from: the imported official release, or a table of measured cells. One never stands in for the
-other, and every set of labels says in one line what it is.
+"""Where accuracies come from: the imported official release, a table of measured cells, or the surrogate, which
+predicts them. One never stands in for another, and every set of labels says in one line what it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,21 @@ from pyarrow import compute, parquet
 from torch import Tensor
 
 from vsgae.cells import Cells
-from vsgae.nasbench101.cache import read_table
-from vsgae.nasbench101.release import NUM_CELLS, find_release
+from vsgae.nasbench101.cache import cache_path, read_table, write_table
+from vsgae.nasbench101.release import NUM_CELLS, find_release, is_imported
 from vsgae.nasbench101.space import Space, load_space
+from vsgae.nasbench101.surrogate.model import SHIPPED, shipped_surrogate
+from vsgae.nasbench101.surrogate.model import VERSION as SURROGATE_VERSION
 from vsgae.nasbench101.tfrecord import EPOCHS, REPEATS, VERSION
 
-OFFICIAL = "official"
+OFFICIAL, SURROGATE = "official", "surrogate"
 METRICS = ("validation_accuracy", "test_accuracy", "train_accuracy", "training_time")
 SUFFIXES = (".csv", ".parquet")
+
+
+def default_source() -> str:
+    """``official`` once a release is imported, ``surrogate`` until then."""
+    return OFFICIAL if is_imported() else SURROGATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +38,19 @@ class LabelConfig:
     """Which value stands for a cell.
 
     Args:
-        source: ``official``, an imported release; or the path of a measured table, CSV or Parquet, with ``module_hash``
-            and a column such as ``validation_accuracy_108`` for a metric and a number of epochs.
+        source: ``official``, an imported release; ``surrogate``, predicted accuracies; or the path of a measured table,
+            CSV or Parquet, with ``module_hash`` and a column such as ``validation_accuracy_108`` for a metric and a
+            number of epochs. By default the first that there is.
         metric: ``validation_accuracy``, ``test_accuracy`` or ``train_accuracy`` in [0, 1], or ``training_time`` in s.
         epochs: those of the run: 4, 12, 36 or 108. The value is that at its end.
-        repeat: ``mean`` of the three runs, or one of them: 0, 1, 2. A measured table has one run, its mean.
+        repeat: ``mean`` of the three runs, or one of them: 0, 1, 2. A measured table has one run, its mean. The
+            surrogate's runs are drawn, once for all.
 
     Raises:
         ValueError: a value is none of those.
     """
 
-    source: str = OFFICIAL
+    source: str = field(default_factory=default_source)
     metric: str = "validation_accuracy"
     epochs: int = 108
     repeat: str | int = "mean"
@@ -55,9 +64,13 @@ class LabelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(str, allowed))}")
         if self.source == OFFICIAL:
             return
+        if self.source == SURROGATE:
+            if self.metric != "validation_accuracy":
+                raise ValueError(f"metric is {self.metric!r}; the surrogate predicts validation_accuracy")
+            return
         if Path(self.source).suffix not in SUFFIXES:
             raise ValueError(
-                f"source is {self.source!r}; it must be {OFFICIAL!r} or the path of a table ending in "
+                f"source is {self.source!r}; it must be {OFFICIAL!r}, {SURROGATE!r} or the path of a table ending in "
                 f"{' or '.join(SUFFIXES)}"
             )
         if self.repeat != "mean":
@@ -89,15 +102,19 @@ class Labels:
 
 
 def label_file(config: LabelConfig) -> Path:
-    """The file that the labels are in: the table, or that of the imported release.
+    """The file that the labels are in: the table, that of the imported release, or the fitted surrogate.
 
     Raises:
         ValueError: there is no such table, or no such release is imported.
     """
     if config.source == OFFICIAL:
         return find_release(config.epochs).path
+    if config.source == SURROGATE:
+        return SHIPPED
     if not Path(config.source).is_file():
-        raise ValueError(f"source is {config.source!r}, where there is no file; it must be {OFFICIAL!r} or a table")
+        raise ValueError(
+            f"source is {config.source!r}, where there is no file; it must be {OFFICIAL!r}, {SURROGATE!r} or a table"
+        )
     return Path(config.source)
 
 
@@ -110,6 +127,8 @@ def label_digest(config: LabelConfig) -> str:
     path = label_file(config)
     if config.source == OFFICIAL:
         contents = find_release(config.epochs).digest
+    elif config.source == SURROGATE:
+        contents = shipped_surrogate().digest
     else:
         with open(path, "rb") as file:
             contents = hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,7 +143,8 @@ def load_labels(config: LabelConfig) -> Labels:
             it (counted from 0, the header apart) has an unknown hash, that of an earlier row, or a value out of range.
     """
     digest, space = label_digest(config), load_space()
-    index, values, origin = (_official if config.source == OFFICIAL else _measured)(config, space)
+    read = {OFFICIAL: _official, SURROGATE: _surrogate}.get(config.source, _measured)
+    index, values, origin = read(config, space)
     order = index.argsort()
     index = index[order]
     return Labels(
@@ -149,8 +169,27 @@ def _official(config: LabelConfig, space: Space) -> tuple[np.ndarray, np.ndarray
         table = table.filter(compute.field("repeat") == int(config.repeat))
     places, cells = np.unique(space.index(table["module_hash"]), return_inverse=True)
     values = np.bincount(cells, table[column].to_numpy()) / np.bincount(cells)
+    return places, values, f"official release ({release.kind}), {_runs(config)}"
+
+
+def _surrogate(config: LabelConfig, space: Space) -> tuple[np.ndarray, np.ndarray, str]:
+    """The same of the surrogate. Its runs are drawn for the whole space at once, and cached."""
+    surrogate = shipped_surrogate()
+    path = cache_path(f"nasbench101-surrogate-{config.epochs}-{surrogate.digest[:16]}", SURROGATE_VERSION)
+    table = read_table(path, SURROGATE_VERSION)
+    if table is None:
+        drawn = surrogate.draw(space.cells, config.epochs, REPEATS)
+        table = pa.table({str(repeat): runs for repeat, runs in enumerate(drawn.T)})
+        write_table(path, table, SURROGATE_VERSION)
+    repeats = table.column_names if config.repeat == "mean" else [config.repeat]
+    values = np.mean([table[repeat].to_numpy() for repeat in repeats], axis=0)
+    return np.arange(len(values)), values, f"surrogate: PREDICTED, not measured, {_runs(config)}"
+
+
+def _runs(config: LabelConfig) -> str:
+    """Which runs of a source that has three."""
     runs = f"mean of {REPEATS} runs" if config.repeat == "mean" else f"run {config.repeat} of 0 to {REPEATS - 1}"
-    return places, values, f"official release ({release.kind}), {config.metric} at {config.epochs} epochs, {runs}"
+    return f"{config.metric} at {config.epochs} epochs, {runs}"
 
 
 def _measured(config: LabelConfig, space: Space) -> tuple[np.ndarray, np.ndarray, str]:

@@ -55,8 +55,13 @@ def find_release(epochs: int) -> Release:
     raise ValueError(
         f"no official release with runs of {epochs} epochs ({' or '.join(kinds)}) is imported: run "
         f"`python -m vsgae.nasbench101 import FILE` or `python -m vsgae.nasbench101 download --kind {kinds[0]}`, "
-        "or name a measured table as the source (--data TABLE)"
+        "or name another source (--data surrogate, or --data TABLE for measured cells)"
     )
+
+
+def is_imported() -> bool:
+    """Whether a release is imported, of either kind."""
+    return any(_imported(kind) for kind in KINDS)
 
 
 def import_release(path: str | Path, kind: str | None = None) -> Release:

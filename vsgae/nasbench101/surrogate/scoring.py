@@ -1,0 +1,147 @@
+"""How good the surrogate is, on measured cells that it was not fitted to; the tables of ``docs/surrogate.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import ks_2samp
+
+from vsgae.cells import Cells
+from vsgae.evaluation import regression_metrics
+from vsgae.nasbench101.space import load_space
+from vsgae.nasbench101.surrogate.fitting import Measured
+from vsgae.nasbench101.surrogate.model import CHANCE_LEVEL, Surrogate
+from vsgae.nasbench101.tfrecord import EPOCHS
+
+LENGTHS = {"2 to 7": (2, 7), "2 to 5": (2, 5), "6": (6, 6), "7": (7, 7)}
+RUNS = 64  # drawn of a cell where the mean of all its runs is wanted
+BINS = np.array([0, CHANCE_LEVEL, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 1])
+_TINY = 1e-9  # so that an accuracy that equals an edge counts below it, as it does for a failed run
+
+
+def errors(surrogate: Surrogate, measured: Measured) -> pd.DataFrame:
+    """One row a budget and length: errors on the held-out cells, beside the ceiling that the runs' noise sets.
+
+    The ceiling scores a predictor that knows every cell's own mean (of 64 drawn runs) against one drawn run of it,
+    averaged over ten draws: what could be reached if the surrogate's distribution were the true one.
+    """
+    rows = []
+    for epochs, cells, accuracy, fitted in _held_out(measured):
+        predicted = surrogate.predict(cells, epochs).accuracy
+        runs = [surrogate.draw(cells, epochs, RUNS + 1, seed) for seed in range(10)]
+        for length, chosen in _by_length(cells):
+            constant = np.sqrt(np.mean((accuracy[chosen] - fitted.mean()) ** 2))
+            scores = _score(predicted[chosen], accuracy[chosen])
+            ceilings = [_score(run[chosen, :-1].mean(1), run[chosen, -1]) for run in runs]
+            spreads = [run[chosen, -1].std() for run in runs]
+            rows.append(
+                {
+                    "epochs": epochs,
+                    "nodes": length,
+                    "cells": chosen.sum(),
+                    "RMSE": scores["rmse"],
+                    "of the constant's": scores["rmse"] / constant,
+                    "its ceiling": np.mean([c["rmse"] / s for c, s in zip(ceilings, spreads, strict=True)]),
+                    "MAE": scores["mae"],
+                    "R²": scores["r2"],
+                    "Kendall tau": scores["kendall_tau"],
+                    "ceiling of tau": np.mean([c["kendall_tau"] for c in ceilings]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def calibration(surrogate: Surrogate, measured: Measured) -> pd.DataFrame:
+    """One row a budget and length: how well deviation and chance of failing fit the held-out cells.
+
+    Of the runs that did not fail, the deviation of (accuracy - mean) / predicted deviation, which should be 1, and the
+    share inside the central 50 % and 90 % of drawn runs; of all runs, the number that failed and the number expected.
+    """
+    rows = []
+    for epochs, cells, accuracy, _ in _held_out(measured):
+        predicted = surrogate.predict(cells, epochs)
+        deviation = np.hypot(predicted.run_deviation, predicted.model_deviation)
+        trained = accuracy > CHANCE_LEVEL
+        standardised = (accuracy - predicted.mean) / deviation
+        runs = np.concatenate([surrogate.draw(cells, epochs, 1, seed) for seed in range(4 * RUNS)], 1)
+        runs[runs <= CHANCE_LEVEL] = np.nan
+        low, lower, upper, high = np.nanquantile(runs, [0.05, 0.25, 0.75, 0.95], axis=1)
+        for length, chosen in _by_length(cells):
+            part = chosen & trained
+            rows.append(
+                {
+                    "epochs": epochs,
+                    "nodes": length,
+                    "cells": chosen.sum(),
+                    "predicted deviation": deviation[part].mean(),
+                    "from run to run": predicted.run_deviation[part].mean(),
+                    "standardised": standardised[part].std(),
+                    "inside 50 %": ((accuracy >= lower) & (accuracy <= upper))[part].mean(),
+                    "inside 90 %": ((accuracy >= low) & (accuracy <= high))[part].mean(),
+                    "failed": (chosen & ~trained).sum(),
+                    "failures expected": predicted.failure[chosen].sum(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def distributions(surrogate: Surrogate, measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drawn runs against measured ones, by budget and length: Kolmogorov-Smirnov tests with the share at chance level,
+    and a histogram (per cent of the runs).
+
+    Of the held-out cells 64 runs each are drawn. Of the whole space one run a cell, which is compared with all of
+    ``measured``, a uniform sample of the space; a difference there may also come from which cells are in the sample.
+    """
+    space = load_space().cells
+    held_out = np.flatnonzero(measured.held_out)
+    tests, histograms = [], {}
+    for column, epochs in enumerate(EPOCHS):
+        groups = (
+            ("held out", measured.cells[held_out], measured.cells[held_out], measured.accuracy[held_out, column], RUNS),
+            ("space", space, measured.cells, measured.accuracy[:, column], 1),
+        )
+        for name, cells, sample, accuracy, repeats in groups:
+            drawn = surrogate.draw(cells, epochs, repeats)
+            for (length, chosen), (_, of_sample) in zip(_by_length(cells), _by_length(sample), strict=True):
+                runs = {"drawn": drawn[chosen].ravel(), "measured": accuracy[of_sample]}
+                test = ks_2samp(*runs.values())
+                tests.append(
+                    {
+                        "epochs": epochs,
+                        "cells": name,
+                        "nodes": length,
+                        "measured runs": of_sample.sum(),
+                        "largest difference": test.statistic,
+                        "p": test.pvalue,
+                        "at chance level, drawn": f"{(runs['drawn'] <= CHANCE_LEVEL).mean():.3%}",
+                        "measured": f"{(runs['measured'] <= CHANCE_LEVEL).mean():.3%}",
+                    }
+                )
+                for kind, values in runs.items() if name == "space" else ():
+                    histograms[f"{epochs}, {length}, {kind}"] = (
+                        100 * np.histogram(values, BINS + _TINY)[0] / len(values)
+                    )
+    edges = [f"{low:g} to {high:g}" for low, high in pairwise(BINS)]
+    return pd.DataFrame(tests), pd.DataFrame(histograms, index=edges).T.rename_axis("epochs, nodes").reset_index()
+
+
+def _score(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    return regression_metrics(torch.from_numpy(predicted), torch.from_numpy(true))
+
+
+def _held_out(measured: Measured) -> Iterator[tuple[int, Cells, np.ndarray, np.ndarray]]:
+    """By budget: its epochs, the held-out cells and their accuracies, and those of the cells fitted to."""
+    cells = measured.cells[np.flatnonzero(measured.held_out)]
+    for column, epochs in enumerate(EPOCHS):
+        accuracy = measured.accuracy[:, column]
+        yield epochs, cells, accuracy[measured.held_out], accuracy[~measured.held_out]
+
+
+def _by_length(cells: Cells) -> Iterator[tuple[str, np.ndarray]]:
+    nodes = cells.num_nodes.numpy()
+    for name, (least, most) in LENGTHS.items():
+        yield name, (nodes >= least) & (nodes <= most)
