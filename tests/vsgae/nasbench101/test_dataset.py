@@ -110,10 +110,10 @@ def test_nothing_is_downloaded_and_nothing_made_where_no_release_is_imported(
 ) -> None:
     root = tmp_path / "root"
     with pytest.raises(ValueError, match=r"import FILE.*download"):
-        NASBench101(str(root))
+        NASBench101(str(root), source="official")
     assert not root.exists()
     imported = import_release(only108)
-    graphs = NASBench101(str(root))
+    graphs = NASBench101(str(root), source="official")
     graphs.download()
     imported.path.unlink()
     with pytest.raises(ValueError, match=r"import FILE.*download"):

@@ -13,6 +13,7 @@ from vsgae.cells import Cells
 from vsgae.nasbench101 import Space, labels, read_tfrecord
 from vsgae.nasbench101.labels import LabelConfig, label_digest, load_labels
 from vsgae.nasbench101.release import import_release
+from vsgae.nasbench101.surrogate import Surrogate
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -94,12 +95,42 @@ def test_the_official_source_without_an_import_is_an_error_and_nothing_stands_in
 ) -> None:
     written(frame, tmp_path / "official.csv")
     for ask in (load_labels, label_digest):
-        with pytest.raises(ValueError, match=r"import FILE.*download.*--data TABLE"):
-            ask(LabelConfig())
+        with pytest.raises(ValueError, match=r"import FILE.*download.*--data surrogate.*--data TABLE"):
+            ask(LabelConfig(source="official"))
     import_release(only108)
-    load_labels(LabelConfig())
+    load_labels(LabelConfig(source="official"))
     with pytest.raises(ValueError, match="no official release with runs of 4 epochs"):
+        load_labels(LabelConfig(source="official", epochs=4))
+
+
+def test_without_a_source_labels_are_predicted_until_a_release_is_imported(only108: Path) -> None:
+    assert LabelConfig().source == "surrogate"
+    import_release(only108)
+    assert LabelConfig().source == "official"
+    with pytest.raises(ValueError, match="no official release with runs of 4 epochs"):  # none stands in for it
         load_labels(LabelConfig(epochs=4))
+
+
+def test_the_surrogate_labels_every_cell_with_runs_drawn_once_for_all(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = [load_labels(LabelConfig(source="surrogate", epochs=36, repeat=repeat)) for repeat in ("mean", 0, 1, 2)]
+    mean, *runs = loaded
+    for label, kind in zip(loaded, ("mean of 3 runs", "run 0 of 0 to 2"), strict=False):
+        assert label.description == (
+            f"surrogate: PREDICTED, not measured, validation_accuracy at 36 epochs, {kind}, 423,624 of 423,624 cells"
+        )
+    torch.testing.assert_close(mean.values, torch.stack([run.values for run in runs]).mean(0))
+    assert (mean.index == torch.arange(423_624)).all()
+    assert len({label.digest for label in loaded}) == 4
+    assert all((run.values != runs[0].values).float().mean() > 0.9 for run in runs[1:])
+
+    [drawn] = own_cache.glob("*surrogate-36*")
+    monkeypatch.setattr(Surrogate, "draw", None)  # from now on they come from the cache
+    assert torch.equal(load_labels(mean.config).values, mean.values)
+    monkeypatch.undo()
+    drawn.write_bytes(drawn.read_bytes()[:1000])
+    assert torch.equal(load_labels(mean.config).values, mean.values)
 
 
 def test_a_release_damaged_in_the_cache_is_an_error(only108: Path) -> None:
@@ -152,7 +183,14 @@ def test_the_digest_changes_with_everything_that_determines_the_labels_and_with_
         ({"epochs": 100}, "epochs is 100; it must be one of 4, 12, 36, 108"),
         ({"repeat": 3}, "repeat is '3'; it must be one of mean, 0, 1, 2"),
         ({"repeat": "median"}, "repeat is 'median'; it must be"),
-        ({"source": "surrogate"}, "source is 'surrogate'; it must be 'official' or the path of a table ending in .csv"),
+        (
+            {"source": "measured"},
+            "source is 'measured'; it must be 'official', 'surrogate' or the path of",
+        ),
+        (
+            {"source": "surrogate", "metric": "test_accuracy"},
+            "'test_accuracy'; the surrogate predicts validation_accuracy",
+        ),
         ({"source": "table.xlsx"}, "source is 'table.xlsx'; it must be"),
         ({"source": ""}, "source is ''; it must be"),
         ({"source": "t.csv", "repeat": 0}, "repeat is '0'; a measured table has one run a cell, so it must be 'mean'"),

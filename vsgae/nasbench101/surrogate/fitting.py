@@ -81,9 +81,7 @@ def fit(measured: Measured, jobs: int = -1) -> Surrogate:
     failed = measured.accuracy <= CHANCE_LEVEL
     for epochs, share in zip(EPOCHS, failed.mean(0), strict=True):
         if share in (0, 1):
-            raise ValueError(
-                f"{share:.0%} of the runs of {epochs} epochs failed; there must be some that did and others"
-            )
+            raise ValueError(f"{share:.0%} of the runs of {epochs} epochs failed; some must, and some must not")
     target = -np.log1p(-measured.accuracy)
     location = [_fit(_regressor(_LOCATION), features, t, ~f, jobs) for t, f in zip(target.T, failed.T, strict=True)]
     log_residual = [np.log(np.abs(t - each.unseen) + 1e-4) for t, each in zip(target.T, location, strict=True)]
