@@ -85,6 +85,14 @@ class Encoder(nn.Module):
             ValueError: the refinement of an encoder with other rounds or directions.
         """
         refinement = self.refine(cells) if isinstance(cells, Cells) else cells
+        return self.readout(self.propagate(refinement), refinement.nodes, refinement.offsets)
+
+    def propagate(self, refinement: Refinement) -> Tensor:
+        """The distinct final states, float32 ``[U, d_n]``.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
         made_for = len(refinement.rounds), refinement.rounds[0].counts.shape[1]
         if made_for != (self.config.rounds, len(self.directions)):
             raise ValueError(
@@ -94,7 +102,7 @@ class Encoder(nn.Module):
         h = self.embedding.weight
         for i, round_ in enumerate(refinement.rounds):
             h = self.rounds[i % len(self.rounds)](h, round_)
-        return self.readout(h, refinement.nodes, refinement.offsets)
+        return h
 
 
 class PropagationRound(nn.Module):

@@ -14,6 +14,15 @@ from study.space import load_study, plan_trials
 from study.trial import CHECKPOINT
 
 PROJECT = Path(__file__).resolve().parents[2]
+ONLY = """\
+description: One trial on the whole space
+published: table1
+base:
+  model: {encoder: {node_dim: 6, graph_dim: 4, rounds: 1}, hidden: [3]}
+  training: {lr: 0.01, batch_size: 16384, epochs: 1}
+configurations:
+  prediction: {}
+"""
 
 
 def files_in(folder: Path) -> list[str]:
@@ -186,3 +195,22 @@ def test_the_plan_of_table1_on_the_measured_cells_begins_with_whose_labels_they_
         "20,001 of 423,624 cells"
     )
     assert sum(line.endswith("  missing") for line in lines) == 15
+
+
+def test_without_a_source_every_output_says_that_the_labels_are_predicted(
+    study_folder: Path, database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study_folder / "search_spaces" / "only.yaml").write_text(ONLY)
+    said = (
+        "surrogate: PREDICTED, not measured, validation_accuracy at 108 epochs, mean of 3 runs, "
+        "423,624 of 423,624 cells"
+    )
+    assert main(["only", "--local"]) == 0
+    assert capsys.readouterr().out.startswith(f"labels: {said}\n")
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    (run,) = client.search_runs([client.get_experiment_by_name("only").experiment_id])
+    assert (run.data.tags["labels"], run.data.tags["label_source"]) == (said, "surrogate")
+    for suffix in ("csv", "md", "tex"):
+        text = (study_folder / "results" / f"only.{suffix}").read_text()
+        assert said in text
+        assert "other labels: source surrogate, not official" in text

@@ -39,4 +39,6 @@ class Mean(nn.Module):
         return F.embedding_bag(nodes, self.linear(h), offsets, mode="mean", include_last_offset=True)
 
 
-READOUTS: dict[str, type[nn.Module]] = {"gated_sum": GatedSum, "mean": Mean}
+Readout = GatedSum | Mean
+
+READOUTS: dict[str, type[Readout]] = {"gated_sum": GatedSum, "mean": Mean}
