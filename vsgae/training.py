@@ -1,8 +1,10 @@
-"""Training the accuracy predictor (paper section 7.1): a generator of one dict of metrics an epoch."""
+"""Training the accuracy predictor (paper section 7.1) and the autoencoder (section 5.2): generators of one dict of
+metrics an epoch, which write a checkpoint after each and go on from it."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vsgae.autoencoder import VSGAE, VSGAEConfig
 from vsgae.cells import Cells
 from vsgae.evaluation import predict, regression_metrics
 from vsgae.files import replacing
@@ -155,18 +158,156 @@ def train_predictor(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTrainingConfig:
+    """How VS-GAE is trained; the defaults are the paper's (supplement B).
+
+    Args:
+        lr: Adam's learning rate.
+        schedule: ``plateau``, times ``factor`` whenever the training loss has not dropped for ``patience`` epochs;
+            ``cosine``, from ``lr`` to 0 over all steps; or ``constant``.
+        warmup: steps over which the learning rate rises to what the schedule says.
+        max_norm: of the gradient; a longer one is shortened to it.
+        batch_size: cells a step; the last batch of an epoch may be smaller.
+        epochs: passes over the training cells.
+        train_share: of the training cells, in (0, 1], the share that is used: the first of a random order.
+    """
+
+    lr: float = 1e-4
+    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
+    patience: int = 10
+    factor: float = 0.1
+    warmup: int = 0
+    max_norm: float = float("inf")
+    batch_size: int = 128
+    epochs: int = 300
+    train_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr is {self.lr}; it must be greater than 0")
+        if not self.max_norm > 0:
+            raise ValueError(f"max_norm is {self.max_norm}; it must be greater than 0")
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("patience", "warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
+        if not 0 < self.train_share <= 1:
+            raise ValueError(f"train_share is {self.train_share}; it must be above 0 and at most 1")
+        if self.schedule not in ("plateau", "cosine", "constant"):
+            raise ValueError(f"schedule is {self.schedule!r}; allowed are plateau, cosine, constant")
+
+
+def train_autoencoder(
+    model_config: VSGAEConfig,
+    config: AutoencoderTrainingConfig,
+    cells: Cells,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Generator[dict[str, float], None, VSGAE]:
+    """Train on ``cells``, without labels; the model of the last epoch is the result.
+
+    Args:
+        cells: the training cells; those held out are not among them.
+        seed: of the initialisation, the order of the cells and the noise.
+        checkpoint: as in :func:`train_predictor`.
+
+    Yields:
+        ``epoch`` (from 1), ``train_loss`` and its parts ``train_node``, ``train_edge`` and ``train_kl`` (over the
+        epoch's batches, while the weights change), ``lr`` (at the end), ``seconds`` and ``cells_per_second``.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VSGAE(model_config)
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    used = np.sort(
+        np.random.default_rng((seed, 0)).permutation(len(cells))[: math.ceil(config.train_share * len(cells))]
+    )
+    cells = cells[used].to(device)
+    refined = model.encoder.refine(cells)
+    rate = _LearningRate(config, steps=config.epochs * math.ceil(len(cells) / config.batch_size))
+    run = _Run.start(model, optimizer, checkpoint)
+    yield from run.history
+
+    for metrics in run.history:
+        rate.end_epoch(metrics["train_loss"])
+    step = len(run.history) * math.ceil(len(cells) / config.batch_size)
+    for epoch in range(len(run.history) + 1, config.epochs + 1):
+        started = time.perf_counter()
+        noise = torch.Generator(device).manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
+        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(cells))).to(device)
+        sums = {name: torch.zeros((), device=device) for name in ("loss", "node", "edge", "kl")}
+        for batch in order.split(config.batch_size):
+            for group in optimizer.param_groups:
+                group["lr"] = rate.at(step)
+            losses = model.loss(cells[batch], refined[batch], noise)
+            optimizer.zero_grad()
+            losses["loss"].backward()
+            if config.max_norm < float("inf"):
+                nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
+            optimizer.step()
+            step += 1
+            for name, total in sums.items():
+                total += losses[name].detach() * len(batch)
+        seconds = time.perf_counter() - started
+        metrics = {"epoch": epoch}
+        metrics |= {f"train_{name}": float(total) / len(cells) for name, total in sums.items()}
+        metrics |= {"lr": rate.at(step - 1), "seconds": seconds, "cells_per_second": len(cells) / seconds}
+        if not np.isfinite(metrics["train_loss"]):
+            raise FloatingPointError(f"training diverged in epoch {epoch}: its loss is {metrics['train_loss']}")
+        rate.end_epoch(metrics["train_loss"])
+        run.record(metrics)
+        yield metrics
+    return model
+
+
+class _LearningRate:
+    """The learning rate of every step: a function of the configuration and of the losses of the epochs so far."""
+
+    def __init__(self, config: AutoencoderTrainingConfig, steps: int) -> None:
+        self.config, self.steps = config, steps
+        self.factor, self.lowest, self.waited = 1.0, float("inf"), 0
+
+    def at(self, step: int) -> float:
+        """Of a step, from 0."""
+        rate = self.config.lr * self.factor
+        if self.config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return rate * min(1, (step + 1) / (self.config.warmup + 1))
+
+    def end_epoch(self, loss: float) -> None:
+        """Tell the training loss of an epoch."""
+        if loss < self.lowest:
+            self.lowest, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.config.schedule == "plateau" and self.waited > self.config.patience:
+            self.factor, self.waited = self.factor * self.config.factor, 0
+
+
 @dataclass(eq=False)
 class _Run:
-    """What an interrupted training needs to go on: weights, Adam's moments, the record, and the best weights so far."""
+    """What an interrupted training needs to go on: weights, Adam's moments, the record, and, where there are
+    validation cells, the best weights so far."""
 
-    model: AccuracyPredictor
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     checkpoint: Path | None
     history: list[dict[str, float]]
     best_weights: dict[str, Any]
 
     @staticmethod
-    def start(model: AccuracyPredictor, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> _Run:
+    def start(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> _Run:
         run = _Run(model, optimizer, checkpoint, [], {})
         if checkpoint is not None and checkpoint.exists():
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -185,7 +326,8 @@ class _Run:
 
     def record(self, metrics: dict[str, float]) -> None:
         """Add an epoch to the record, and write the checkpoint."""
-        if all(metrics["validation_rmse"] < epoch["validation_rmse"] for epoch in self.history):
+        validated = "validation_rmse" in metrics
+        if validated and all(metrics["validation_rmse"] < epoch["validation_rmse"] for epoch in self.history):
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.history.append(metrics)
         if self.checkpoint is not None:
