@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsgae.cells import INPUT, MAX_NODES, OPERATIONS, OUTPUT, PADDING, Cells
-from vsgae.encoder import EncoderConfig, PropagationRound
+from vsgae.encoder import EncoderConfig, Folded, PropagationRound
 from vsgae.modules import READOUTS
 from vsgae.modules.readouts import Readout
 from vsgae.refinement import DIRECTIONS, Round
@@ -69,7 +69,11 @@ class GraphProp(nn.Module):
         if decoder.init_node_readout == "own":
             self.init_node_readout = readout(config.node_dim, config.graph_dim)
 
-    def forward(self, h: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def fold(self) -> list[Folded | None]:
+        """The rounds' weights, multiplied once for all steps of a batch."""
+        return [cast(PropagationRound, round_).fold() for round_ in self.rounds]
+
+    def forward(self, h: Tensor, adjacency: Tensor, folded: list[Folded | None]) -> tuple[Tensor, Tensor, Tensor]:
         """States ``[N, t, d_n]`` and edges bool ``[N, t, t]`` -> states ``[N, t, d_n]``, summaries ``[N, d_g]`` for
         AddNode and AddEdges, and for InitNode."""
         n, t, d = h.shape
@@ -78,7 +82,8 @@ class GraphProp(nn.Module):
         if not passes:
             round_ = _as_round(adjacency, self.directions)
             for i in range(self.num_rounds):
-                states = self.rounds[i % len(self.rounds)](states, round_)
+                number = i % len(self.rounds)
+                states = self.rounds[number](states, round_, folded[number])
         summary = self._summary(self.readout, states, t, gated=not passes)
         for_init_node = summary
         if self.init_node_readout is not None:
@@ -192,14 +197,14 @@ class Decoder(nn.Module):
     def _steps(self, z: Tensor, cells: Cells) -> Iterator[StepLoss]:
         """The steps of cells that are ordered by falling length."""
         counts = [int(count) for count in (cells.num_nodes[:, None] > torch.arange(MAX_NODES)).sum(0)]
-        h = self._start(z)[:, None]
+        h, folded = self._start(z)[:, None], self.graph_prop.fold()
         for t in range(1, MAX_NODES):
             active = slice(0, counts[t])
             if not counts[t]:
                 return
             z, h = z[active], h[active]
             operation, adjacency = cells.operations[active, t], cells.adjacency[active, :t, :t]
-            h, summary, for_init_node = self.graph_prop(h, adjacency)
+            h, summary, for_init_node = self.graph_prop(h, adjacency, folded)
             node = F.cross_entropy(self.add_node(z, summary), operation, reduction="none")
             new = self.init_node(z, for_init_node, self.embedding(operation))
             if t == 1 and self.config.first_edge == "given":
@@ -234,9 +239,9 @@ class Decoder(nn.Module):
         adjacency = torch.zeros(n, MAX_NODES, MAX_NODES, dtype=torch.bool, device=device)
         num_nodes = torch.ones(n, dtype=torch.int64, device=device)
         log_likelihood = z.new_zeros(n)
-        growing, h = torch.arange(n, device=device), self._start(z)[:, None]
+        growing, h, folded = torch.arange(n, device=device), self._start(z)[:, None], self.graph_prop.fold()
         for t in range(1, max_nodes):
-            h, summary, for_init_node = self.graph_prop(h, adjacency[growing, :t, :t])
+            h, summary, for_init_node = self.graph_prop(h, adjacency[growing, :t, :t], folded)
             log_probability = self.add_node(z, summary).log_softmax(1)
             if greedy:
                 operation = log_probability.argmax(1)

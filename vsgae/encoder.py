@@ -105,6 +105,14 @@ class Encoder(nn.Module):
         return h
 
 
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """``W_ih W`` of a round: ``weight`` ``[directions, states * d_n, k]`` and ``bias`` ``[directions, k]``."""
+
+    weight: Tensor
+    bias: Tensor
+
+
 class PropagationRound(nn.Module):
     """One round of message passing, equations (2) to (5).
 
@@ -119,6 +127,9 @@ class PropagationRound(nn.Module):
     aggregation last  ``A (W_ih (h W))``    few states that send: the first round, where they are five operations
     folded            ``A (h (W_ih W))``    many states of either kind: large batches, the whole space
     ================  ====================  =====================================================================
+
+    Where no two nodes share a state, as in the decoder, and :meth:`fold` has multiplied the weights once for all rounds
+    with them, it is ``(A h) (W_ih W)``: a node to which no message comes in a direction then costs nothing there.
     """
 
     def __init__(self, config: EncoderConfig, num_directions: int) -> None:
@@ -128,10 +139,25 @@ class PropagationRound(nn.Module):
         self.aggregation = AGGREGATIONS[config.aggregation]()
         self.update = UPDATES[config.update](message_dim, config.node_dim)
 
-    def forward(self, h: Tensor, round_: Round) -> Tensor:
-        """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``."""
+    def fold(self) -> Folded | None:
+        """The weights ``W_ih W``, where messages are linear and the aggregation is a weighted sum."""
+        if not (isinstance(self.message, LinearMessage) and isinstance(self.aggregation, LinearAggregation)):
+            return None
+        weight = F.linear(self.message.weight, self.update.weight_ih)  # [d, directions, states, k]
+        bias = F.linear(self.message.bias, self.update.weight_ih)
+        return Folded(weight.permute(1, 2, 0, 3).flatten(1, 2).contiguous(), bias)
+
+    def forward(self, h: Tensor, round_: Round, folded: Folded | None = None) -> Tensor:
+        """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``.
+
+        Args:
+            folded: what :meth:`fold` gave, where it serves several rounds with the same weights.
+        """
         if isinstance(self.message, LinearMessage) and isinstance(self.aggregation, LinearAggregation):
-            message_term = self._linear_message_term(self.message, self.aggregation, h, round_)
+            if folded is None:
+                message_term = self._linear_message_term(self.message, self.aggregation, h, round_)
+            else:
+                message_term = _folded_message_term(self.message, self.aggregation, h, round_, folded)
         else:
             message_term = self._message_term_by_edge(h, round_)
         state_term = F.linear(h, self.update.weight_hh, self.update.bias_hh)
@@ -178,6 +204,33 @@ class PropagationRound(nn.Module):
         if order == "update last":
             return lambda rows: F.linear(received(rows), w_ih)
         return received
+
+
+def _folded_message_term(
+    message: LinearMessage, aggregation: LinearAggregation, h: Tensor, round_: Round, folded: Folded
+) -> Callable[[slice], Tensor]:
+    """A function from rows of the new states to their ``W_ih m``; the states are summed before they are multiplied."""
+    counts = round_.counts.to(h.dtype)
+    weights = counts * aggregation.weight(counts[:, :, :1])  # [U, directions, 8]
+    total = h.new_zeros(len(round_), folded.bias.shape[1])
+    for direction, (weight, bias) in enumerate(zip(folded.weight, folded.bias, strict=True)):
+        receivers = weights[:, direction, 0].nonzero().squeeze(1)
+        if not len(receivers):
+            continue
+        of_own, of_neighbours = weights[receivers, direction].split([1, MAX_NODES], 1)
+        present = of_neighbours != 0
+        sums = F.embedding_bag(
+            round_.senders[receivers, 1:][present],
+            h,
+            F.pad(present.sum(1).cumsum(0), (1, 0)),
+            mode="sum",
+            per_sample_weights=of_neighbours[present],
+            include_last_offset=True,
+        )
+        if message.sees_receiver:
+            sums = torch.cat([of_own * F.embedding(round_.own[receivers], h), sums], 1)
+        total = total.index_add(0, receivers, torch.addmm(of_own * bias, sums, weight))
+    return lambda rows: total[rows]
 
 
 def _cheapest_order(d: int, s: int, m: int, k: int, num_old: int, num_new: int) -> str:
