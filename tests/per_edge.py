@@ -1,16 +1,18 @@
-"""The paper's encoder written once more, edge by edge, on torch_geometric's ``MessagePassing``.
+"""The paper's models written once more, edge by edge, on torch_geometric's ``MessagePassing``.
 
-It shares no code with :mod:`vsgae.encoder`: tests compare the two, and ``benchmarks/encoder.py`` times one against the
-other. ``PerEdgePredictor.like`` takes over a predictor's weights, and ``in_per_edge_form`` renames its gradients.
+They share no code with :mod:`vsgae`: tests compare the two, and ``benchmarks/`` times one against the other.
+``PerEdgePredictor.like`` and ``PerEdgeVSGAE.like`` take over weights, and ``in_per_edge_form`` renames gradients.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
 from torch_geometric.nn import MessagePassing, global_add_pool, global_mean_pool
 
+from vsgae.autoencoder import VSGAE, VSGAEConfig
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 
 
@@ -80,7 +82,7 @@ class _Readout(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, config: PredictorConfig) -> None:
+    def __init__(self, config: PredictorConfig | VSGAEConfig) -> None:
         super().__init__()
         c = config.encoder
         flows = ["source_to_target", "target_to_source"][: 2 if c.direction == "bidirectional" else 1]
@@ -93,10 +95,12 @@ class _Encoder(nn.Module):
         self.readout = _Readout(c.node_dim, c.graph_dim, c.readout)
 
     def forward(self, batch: Batch) -> Tensor:
-        h = self.embedding(batch.x)
+        return self.readout(self.propagate(self.embedding(batch.x), batch.edge_index), batch.batch)
+
+    def propagate(self, h: Tensor, edge_index: Tensor) -> Tensor:
         for t in range(self.num_rounds):
-            h = self.rounds[t % len(self.rounds)](h, batch.edge_index)
-        return self.readout(h, batch.batch)
+            h = self.rounds[t % len(self.rounds)](h, edge_index)
+        return h
 
 
 class PerEdgePredictor(nn.Module):
@@ -122,10 +126,90 @@ class PerEdgePredictor(nn.Module):
         return self.mlp(self.encoder(batch))[:, 0]
 
 
-def in_per_edge_form(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights or gradients of an ``AccuracyPredictor`` under the names and in the shapes of a ``PerEdgePredictor``.
+class _TwoLayers(nn.Module):
+    def __init__(self, names: tuple[str, str], widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.names = names
+        for name, before, after in zip(names, widths[:2], widths[1:], strict=True):
+            self.add_module(name, nn.Linear(before, after))
 
-    The predictor stacks the directions of a linear message, and its blocks for the two states of an edge.
+    def forward(self, *inputs: Tensor) -> Tensor:
+        first, second = (getattr(self, name) for name in self.names)
+        return second(first(torch.cat(inputs, dim=1)).relu())
+
+
+class _Decoder(nn.Module):
+    def __init__(self, config: VSGAEConfig) -> None:
+        super().__init__()
+        d, g = config.encoder.node_dim, config.encoder.graph_dim
+        self.embedding = nn.Embedding(5, d)
+        self.start_node = _TwoLayers(("hidden", "state"), (g + d, g + d, d))
+        self.graph_prop = _Encoder(config)
+        del self.graph_prop.embedding
+        self.add_node = _TwoLayers(("hidden", "logits"), (2 * g, g, 5))
+        self.init_node = _TwoLayers(("hidden", "state"), (2 * g + d, g + d, d))
+        self.add_edges = _TwoLayers(("hidden", "score"), (2 * d + 2 * g, d + g, 1))
+
+
+class PerEdgeVSGAE(nn.Module):
+    """``VSGAE`` with the text's settings, step by step and edge by edge."""
+
+    def __init__(self, config: VSGAEConfig) -> None:
+        super().__init__()
+        self.alpha = config.alpha
+        self.encoder = _Encoder(config)
+        self.log_variance = _Readout(config.encoder.node_dim, config.encoder.graph_dim, config.encoder.readout)
+        self.decoder = _Decoder(config)
+
+    @staticmethod
+    def like(model: VSGAE) -> PerEdgeVSGAE:
+        other = PerEdgeVSGAE(model.config).to(next(model.parameters()).dtype)
+        other.load_state_dict(in_per_edge_form(model.state_dict()))
+        return other
+
+    def loss(self, graphs: list[list[Data]], noise: Tensor) -> Tensor:
+        """Of cells given as by :func:`prefixes`, with the noise of the reparameterisation ``[N, d_g]``."""
+        whole = Batch.from_data_list([prefixes[-1] for prefixes in graphs])
+        h = self.encoder.propagate(self.encoder.embedding(whole.x), whole.edge_index)
+        mean, log_variance = self.encoder.readout(h, whole.batch), self.log_variance(h, whole.batch)
+        z = mean + noise * (0.5 * log_variance).exp()
+        kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        decoder = self.decoder
+        states = decoder.start_node(z, decoder.embedding.weight[:1].expand(len(z), -1))  # of all nodes, cell after cell
+        active, reconstruction, t = list(range(len(graphs))), z.new_zeros(()), 1
+        while active:
+            partial = Batch.from_data_list([graphs[i][t - 1] for i in active])
+            states = decoder.graph_prop.propagate(states, partial.edge_index)
+            summary, here = decoder.graph_prop.readout(states, partial.batch), z[active]
+            operations = torch.tensor([int(graphs[i][t].x[t]) for i in active])
+            logits = decoder.add_node(here, summary)
+            reconstruction = reconstruction + F.cross_entropy(logits, operations, reduction="sum")
+            new = decoder.init_node(here, summary, decoder.embedding(operations))
+            each = partial.batch
+            scores = decoder.add_edges(new[each], here[each], summary[each], states)[:, 0]
+            present = torch.cat([graphs[i][t].into_last for i in active]).to(scores.dtype)
+            reconstruction = reconstruction + F.binary_cross_entropy_with_logits(scores, present, reduction="sum")
+            goes_on = torch.tensor([len(graphs[i]) > t + 1 for i in active])
+            states = torch.cat([states.view(len(active), t, -1), new[:, None]], 1)[goes_on].flatten(0, 1)
+            active, t = [i for i, more in zip(active, goes_on.tolist(), strict=True) if more], t + 1
+        return (reconstruction + self.alpha * kl) / len(graphs)
+
+
+def prefixes(graph: Data) -> list[Data]:
+    """The partial cells of 1, 2, ... nodes, each with the edges into its last node, bool ``[t - 1]``."""
+    parts = []
+    for t in range(1, len(graph.x) + 1):
+        inside = graph.edge_index[:, (graph.edge_index < t).all(0)]
+        into_last = torch.zeros(t - 1, dtype=torch.bool)
+        into_last[inside[0, inside[1] == t - 1]] = True
+        parts.append(Data(x=graph.x[:t], edge_index=inside, into_last=into_last))
+    return parts
+
+
+def in_per_edge_form(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or gradients under the names and in the shapes of a ``PerEdgePredictor`` or ``PerEdgeVSGAE``.
+
+    The models of ``vsgae`` stack the directions of a linear message, and its blocks for the two states of an edge.
     """
     result = {}
     for name, value in tensors.items():

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from per_edge import PerEdgeVSGAE, in_per_edge_form, prefixes
 from torch import Tensor, nn
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig, kl_divergence
@@ -101,6 +102,21 @@ def test_losses_equal_those_computed_step_by_step_and_edge_by_edge(settings: Dec
     node, edge = decoder.losses(z, cells)
     expected = torch.tensor([step_by_step(decoder, z[i], cells[i]) for i in range(len(cells))], dtype=torch.float64)
     torch.testing.assert_close(torch.stack([node, edge], 1), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_loss_and_its_gradients_equal_those_of_the_model_written_on_torch_geometric(thousand_cells) -> None:
+    cells = thousand_cells[::4]
+    vae = model()
+    reference = PerEdgeVSGAE.like(vae)
+    loss = vae.loss(cells, generator=torch.Generator().manual_seed(0))["loss"]
+    noise = torch.randn(len(cells), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = reference.loss([prefixes(graph) for graph in cells.to_data()], noise)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    gradients = in_per_edge_form({name: weight.grad for name, weight in vae.named_parameters()})
+    for name, weight in reference.named_parameters():
+        torch.testing.assert_close(gradients[name], weight.grad)
 
 
 def test_without_knowledge_a_cell_costs_log_5_a_node_and_log_2_an_edge() -> None:
