@@ -23,7 +23,7 @@ from study.settings import CHECKED, build
 from study.space import PROJECT, Study, Trial, plan_trials
 from study.tracking import Recorded
 from vsgae.baselines import BASELINES
-from vsgae.nasbench101.labels import LabelConfig, Labels
+from vsgae.nasbench101.labels import SURROGATE, LabelConfig, Labels
 
 MEASURES = {
     "test_rmse": "Test RMSE",
@@ -35,6 +35,7 @@ MEASURES = {
 
 MODEL = "VS-GAE"
 FIGURES = "mean over n repeats ± relative standard deviation (sample deviation, ddof = 1, over the mean), median"
+PREDICTED = "these labels come from boosted trees on cell features, which favours the baseline of that kind"
 STATISTICS = ("", "_relative_std", "_median", "_n")  # of a measure: what is added to its name
 
 
@@ -76,6 +77,8 @@ def write_tables(
 ) -> list[Path]:
     """Write the table as CSV (one row a method, setting and configuration), Markdown and LaTeX.
 
+    On predicted labels its files are ``<study>-surrogate.*``.
+
     Args:
         trials: all trials of the study under the setting that was just run.
         runs: what is recorded of the study, by trial key.
@@ -100,9 +103,13 @@ def write_tables(
     }
     folder = Path("results")
     folder.mkdir(exist_ok=True)
-    files = [folder / f"{study.name}{suffix}" for suffix in (".csv", ".md", ".tex")]
+    predicted = any(each.config.source == SURROGATE for each in stands_on)
+    name = f"{study.name}-{SURROGATE}" if predicted else study.name  # never in place of measured results
+    files = [folder / f"{name}{suffix}" for suffix in (".csv", ".md", ".tex")]
     table.assign(**head).to_csv(files[0], index=False, float_format="%.6g")
     head |= {"cells (training / validation / test)": _cell_counts(scores), "figures": FIGURES}
+    if predicted:
+        head["caution"] = PREDICTED
     astray = scores[(scores["method"] == MODEL) & scores["test_kendall_tau"].isna()]
     if len(astray):
         num_trials = (scores["method"] == MODEL).sum()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 from safetensors.torch import save_file
 
-from study.settings import CHECKED, flatten
+from study.settings import CHECKED, flatten, merge
 from vsgae.baselines import fit_baselines
 from vsgae.nasbench101.labels import LabelConfig, Labels, load_labels
 from vsgae.predictor import PredictorConfig
@@ -99,7 +99,8 @@ def run_trial(config: TrialConfig, directory: Path, device: str = "cpu") -> Iter
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
     save_file(weights, directory / MODEL)
-    (directory / CONFIG).write_text(json.dumps(config.without_path(), indent=2) + "\n")
+    stands_on = {"labels": {"description": labels.description, "digest": labels.digest}}
+    (directory / CONFIG).write_text(json.dumps(merge(config.without_path(), stands_on), indent=2) + "\n")
     yield final
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -210,7 +211,11 @@ def test_without_a_source_every_output_says_that_the_labels_are_predicted(
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs([client.get_experiment_by_name("only").experiment_id])
     assert (run.data.tags["labels"], run.data.tags["label_source"]) == (said, "surrogate")
+    config = json.loads(Path(client.download_artifacts(run.info.run_id, "model/config.json")).read_text())
+    assert config["labels"]["description"] == said
     for suffix in ("csv", "md", "tex"):
-        text = (study_folder / "results" / f"only.{suffix}").read_text()
+        text = (study_folder / "results" / f"only-surrogate.{suffix}").read_text()
         assert said in text
         assert "other labels: source surrogate, not official" in text
+        assert suffix == "csv" or "favours the baseline" in text
+    assert not (study_folder / "results" / "only.md").exists()  # where those on other labels would be

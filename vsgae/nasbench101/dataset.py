@@ -10,7 +10,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.io import fs
 
 from vsgae.cells import OPERATIONS
-from vsgae.nasbench101.labels import LabelConfig, Labels, default_source, label_digest, label_file, load_labels
+from vsgae.nasbench101.labels import OFFICIAL, LabelConfig, Labels, label_digest, label_file, load_labels
 
 
 class NASBench101(InMemoryDataset):
@@ -28,8 +28,8 @@ class NASBench101(InMemoryDataset):
 
     Args:
         root: the folder in which the processed dataset is saved.
-        source: ``"official"``, ``"surrogate"``, or the path of a measured table; by default the first that there is.
-            What it is, and the next three, see :class:`~vsgae.nasbench101.labels.LabelConfig`.
+        source: ``"official"``, ``"surrogate"``, whose labels are predicted, or the path of a measured table. What it
+            is, and the next three, see :class:`~vsgae.nasbench101.labels.LabelConfig`.
         metric: the label, such as ``"validation_accuracy"``.
         epochs: of the training run.
         repeat: ``"mean"``, or the training run: 0, 1 or 2.
@@ -64,7 +64,7 @@ class NASBench101(InMemoryDataset):
     def __init__(
         self,
         root: str,
-        source: str | None = None,
+        source: str = OFFICIAL,
         metric: str = "validation_accuracy",
         epochs: int = 108,
         repeat: str | int = "mean",
@@ -73,7 +73,6 @@ class NASBench101(InMemoryDataset):
         pre_filter: Callable[[Data], bool] | None = None,
         force_reload: bool = False,
     ) -> None:
-        source = default_source() if source is None else source
         self.config = LabelConfig(source=source, metric=metric, epochs=epochs, repeat=repeat)
         super().__init__(root, transform, pre_transform, pre_filter, force_reload=force_reload)
         self.load(self.processed_paths[0])

@@ -40,7 +40,7 @@ class LabelConfig:
     Args:
         source: ``official``, an imported release; ``surrogate``, predicted accuracies; or the path of a measured table,
             CSV or Parquet, with ``module_hash`` and a column such as ``validation_accuracy_108`` for a metric and a
-            number of epochs. By default the first that there is.
+            number of epochs. By default :func:`default_source`.
         metric: ``validation_accuracy``, ``test_accuracy`` or ``train_accuracy`` in [0, 1], or ``training_time`` in s.
         epochs: those of the run: 4, 12, 36 or 108. The value is that at its end.
         repeat: ``mean`` of the three runs, or one of them: 0, 1, 2. A measured table has one run, its mean. The

@@ -60,8 +60,9 @@ def find_release(epochs: int) -> Release:
 
 
 def is_imported() -> bool:
-    """Whether a release is imported, of either kind."""
-    return any(_imported(kind) for kind in KINDS)
+    """Whether a release was imported, of either kind; also if its file is damaged now, or of another version."""
+    directory = cache_directory()
+    return any(next(directory.glob(f"nasbench101-{kind}-v*.parquet"), None) for kind in KINDS)
 
 
 def import_release(path: str | Path, kind: str | None = None) -> Release:

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from vsgae.cells import Cells
 from vsgae.nasbench101 import Space, labels, read_tfrecord
+from vsgae.nasbench101.cache import cache_directory
 from vsgae.nasbench101.labels import LabelConfig, label_digest, load_labels
 from vsgae.nasbench101.release import import_release
 from vsgae.nasbench101.surrogate import Surrogate
@@ -109,6 +110,10 @@ def test_without_a_source_labels_are_predicted_until_a_release_is_imported(only1
     assert LabelConfig().source == "official"
     with pytest.raises(ValueError, match="no official release with runs of 4 epochs"):  # none stands in for it
         load_labels(LabelConfig(epochs=4))
+    [release] = cache_directory().glob("*only108*")
+    release.write_bytes(release.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="no official release"):  # nor for a damaged one
+        load_labels(LabelConfig())
 
 
 def test_the_surrogate_labels_every_cell_with_runs_drawn_once_for_all(

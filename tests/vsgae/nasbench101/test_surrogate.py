@@ -11,7 +11,7 @@ from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegress
 
 from vsgae.cells import Cells
 from vsgae.nasbench101 import Space
-from vsgae.nasbench101.surrogate import Surrogate, fitting, shipped_surrogate
+from vsgae.nasbench101.surrogate import Surrogate, fitting, model, shipped_surrogate
 from vsgae.nasbench101.surrogate.__main__ import main
 from vsgae.nasbench101.surrogate.features import surrogate_features
 from vsgae.nasbench101.surrogate.fitting import Measured, fit
@@ -20,6 +20,8 @@ from vsgae.nasbench101.surrogate.scoring import calibration, distributions, erro
 from vsgae.nasbench101.surrogate.trees import Trees
 
 EPOCHS = (4, 12, 36, 108)
+GOLDEN_ACCURACY = [0.8300833, 0.9080371, 0.9418377, 0.8666018, 0.8248124]
+GOLDEN_RUNS = [7821.0, 8451.0, 9238.0, 6666.0, 7985.0]
 
 
 @pytest.fixture
@@ -29,22 +31,22 @@ def sample(known: Space) -> Cells:
 
 
 @pytest.mark.parametrize(
-    "model",
+    "fitted",
     [
         GradientBoostingRegressor(n_estimators=30, max_depth=6, loss="huber", random_state=0),
         GradientBoostingClassifier(n_estimators=30, max_depth=4, random_state=0),
     ],
 )
-def test_trees_say_what_scikit_learn_says(model: GradientBoostingRegressor | GradientBoostingClassifier) -> None:
+def test_trees_say_what_scikit_learn_says(fitted: GradientBoostingRegressor | GradientBoostingClassifier) -> None:
     rng = np.random.default_rng(0)
     features = np.stack([rng.integers(0, 9, 2000), rng.random(2000), rng.random(2000)], 1).astype(np.float32)
     target = features[:, 0] * features[:, 1] + np.sin(9 * features[:, 2])
-    model.fit(features, target > 3 if isinstance(model, GradientBoostingClassifier) else target)
-    trees = Trees.of(model)
-    expected = getattr(model, "decision_function", model.predict)(features)
+    fitted.fit(features, target > 3 if isinstance(fitted, GradientBoostingClassifier) else target)
+    trees = Trees.of(fitted)
+    expected = getattr(fitted, "decision_function", fitted.predict)(features)
     np.testing.assert_allclose(trees(features), expected, rtol=1e-5, atol=1e-6)
     at_thresholds = np.repeat(trees.value[trees.feature == 1][:50, None], 3, 1)
-    expected = getattr(model, "decision_function", model.predict)(at_thresholds)
+    expected = getattr(fitted, "decision_function", fitted.predict)(at_thresholds)
     np.testing.assert_allclose(trees(at_thresholds), expected, rtol=1e-5, atol=1e-6)
     again = Trees.read({f"some/{name}": array for name, array in trees.arrays().items()}, "some/")
     assert (again(features) == trees(features)).all()
@@ -52,9 +54,9 @@ def test_trees_say_what_scikit_learn_says(model: GradientBoostingRegressor | Gra
 
 def test_trees_too_large_for_the_arrays_are_refused() -> None:
     rng = np.random.default_rng(0)
-    model = GradientBoostingRegressor(n_estimators=1, max_depth=20).fit(rng.random((500, 1)), rng.random(500))
+    large = GradientBoostingRegressor(n_estimators=1, max_depth=20).fit(rng.random((500, 1)), rng.random(500))
     with pytest.raises(ValueError, match=r"\d+ nodes in a tree and 1 features; at most 255 of each"):
-        Trees.of(model)
+        Trees.of(large)
 
 
 def test_features_are_counted_right_on_a_cell_by_hand() -> None:
@@ -86,7 +88,7 @@ def test_features_are_counted_right_on_a_cell_by_hand() -> None:
     assert not any(">input" in name or "output>" in name for name in features)
 
 
-def test_features_and_so_predictions_are_invariant_under_relabelling(sample: Cells) -> None:
+def test_features_are_invariant_under_relabelling_but_for_the_odd_channel(sample: Cells) -> None:
     swapped, changed = sample[::10].to_nasbench(), 0
     for i, (matrix, names) in enumerate(swapped):
         for v in range(1, len(names) - 2):
@@ -164,6 +166,37 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others(sample: Cell
     assert (first != surrogate.draw(sample, seed=2)).mean() > 0.9
 
 
+def test_golden_predictions_and_draws_of_the_surrogate_that_is_shipped(known: Space) -> None:
+    """Of 5 cells. If features, trees or draws change on purpose, raise model.VERSION."""
+    cells = known.cells[[0, 100, 10_000, 200_000, 423_623]]
+    predicted = shipped_surrogate().predict(cells)
+    np.testing.assert_allclose(predicted.accuracy, GOLDEN_ACCURACY, atol=1e-6)
+    assert (shipped_surrogate().draw(cells, 36)[:, 0] * 9984).round().tolist() == GOLDEN_RUNS
+
+
+def test_other_features_than_those_fitted_to_are_an_error(sample: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = surrogate_features(sample[:1])
+    monkeypatch.setattr(model, "surrogate_features", lambda _: dict(reversed(features.items())))
+    with pytest.raises(ValueError, match="the features of this version are not those"):
+        shipped_surrogate().predict(sample[:1])
+
+
+def test_a_file_that_is_damaged_or_something_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    path.write_bytes(SHIPPED.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"some.npz is no surrogate, or damaged"):
+        Surrogate.load(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(ValueError, match=r"some.npz is no surrogate, or damaged"):
+        Surrogate.load(path)
+
+
+@pytest.mark.parametrize("source", ["official", "surrogate"])
+def test_only_a_measured_table_can_be_fitted_to(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", source]) == 2
+    assert capsys.readouterr().err == f"error: table is '{source}'; it must be the path of a table of measured cells\n"
+
+
 def test_no_cells_are_no_error(sample: Cells) -> None:
     assert shipped_surrogate().predict(sample[:0]).accuracy.shape == (0,)
     assert shipped_surrogate().draw(sample[:0]).shape == (0, 3)
@@ -229,7 +262,8 @@ def test_it_reaches_on_held_out_cells_what_its_model_card_says(measured_table: P
     scores = errors(shipped_surrogate(), measured).set_index(["epochs", "nodes"]).loc[(108, "2 to 7")]
     assert scores["Kendall tau"] > 0.86
     assert scores["of the constant's"] < 0.61
-    assert scores["ceiling of tau"] > scores["Kendall tau"]
+    assert scores["without failed runs"] < 0.36
+    assert scores["its ceiling"] > scores["Kendall tau"]
     fits = calibration(shipped_surrogate(), measured)
     fits = fits[fits["cells"] > 1000]
     assert fits["standardised"].between(0.9, 1.1).all()
@@ -239,7 +273,8 @@ def test_it_reaches_on_held_out_cells_what_its_model_card_says(measured_table: P
 @pytest.mark.measured
 def test_drawn_runs_are_distributed_as_measured_ones(measured_table: Path) -> None:
     tests, histogram = distributions(shipped_surrogate(), Measured.read(str(measured_table)))
-    assert (tests["p"][tests["cells"] == "held out"] > 0.01).all()
+    held_out = tests[tests["cells"] == "held out"]
+    assert (held_out["p"] > 0.05 / len(held_out)).all()  # Bonferroni
     np.testing.assert_allclose(histogram.drop(columns="epochs, nodes").sum(axis=1), 100)
 
 

@@ -15,7 +15,8 @@ FAR = MAX_NODES  # the depth of an operation that a cell lacks: no node is as de
 
 
 def surrogate_features(cells: Cells) -> dict[str, np.ndarray]:
-    """float32 ``[N]`` each, by name; invariant under a relabelling of a cell's nodes.
+    """float32 ``[N]`` each, by name; invariant under a relabelling of a cell's nodes but for the widths and the size of
+    the network, where the first of several nodes takes a channel more.
 
     Those of :func:`~vsgae.features.cell_features`; the size of the network and how wide each operation is in it; the
     number of paths of every length; the depth and the degrees of each operation; and how often one operation follows

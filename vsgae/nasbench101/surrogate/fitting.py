@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegress
 from sklearn.linear_model import LogisticRegression
 
 from vsgae.cells import Cells
-from vsgae.nasbench101.labels import LabelConfig, load_labels
+from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, load_labels
 from vsgae.nasbench101.space import load_space
 from vsgae.nasbench101.surrogate.features import surrogate_features
-from vsgae.nasbench101.surrogate.model import CHANCE_LEVEL, Budget, Surrogate
+from vsgae.nasbench101.surrogate.model import CHANCE_LEVEL, Budget, Surrogate, levels
 from vsgae.nasbench101.surrogate.trees import Trees
 from vsgae.nasbench101.tfrecord import EPOCHS
 
@@ -55,8 +55,10 @@ class Measured:
         number, are divisible by ten.
 
         Raises:
-            ValueError: as :func:`~vsgae.nasbench101.labels.load_labels`.
+            ValueError: as :func:`~vsgae.nasbench101.labels.load_labels`, or ``table`` names another source.
         """
+        if table in (OFFICIAL, SURROGATE):
+            raise ValueError(f"table is {table!r}; it must be the path of a table of measured cells")
         labels = [load_labels(LabelConfig(source=table, epochs=epochs)) for epochs in EPOCHS]
         hashes = load_space().hashes.take(labels[0].index.numpy()).to_pylist()
         held_out = np.array([int(text[-8:], 16) % 10 == 0 for text in hashes])
@@ -68,7 +70,7 @@ class Measured:
 
 
 def fit(measured: Measured, jobs: int = -1) -> Surrogate:
-    """The surrogate fitted to all of ``measured`` but the cells held out. It takes some five minutes on two cores.
+    """The surrogate fitted to all of ``measured`` but the cells held out. It takes some three minutes on two cores.
 
     Args:
         jobs: processes at a time; -1: as many as there are cores.
@@ -77,7 +79,8 @@ def fit(measured: Measured, jobs: int = -1) -> Surrogate:
         ValueError: at some budget no run failed, or every one.
     """
     measured = measured[np.flatnonzero(~measured.held_out)]
-    features = np.stack(list(surrogate_features(measured.cells).values()), 1)
+    columns = surrogate_features(measured.cells)
+    features = np.stack(list(columns.values()), 1)
     failed = measured.accuracy <= CHANCE_LEVEL
     for epochs, share in zip(EPOCHS, failed.mean(0), strict=True):
         if share in (0, 1):
@@ -104,19 +107,19 @@ def fit(measured: Measured, jobs: int = -1) -> Surrogate:
             calibration=calibration,
             centers=centers,
             residuals=residuals,
-            failed=np.quantile(measured.accuracy[failed[:, column], column], _levels(FAILED), method="nearest"),
+            failed=np.quantile(measured.accuracy[failed[:, column], column], levels(FAILED), method="nearest"),
             loading=np.zeros(1),
         )
         ranks.append(np.where(runs, epsilon, np.nan))
         chances.append(expit(calibration[0] * odds.unseen + calibration[1]))
     loadings = _loadings(np.stack(ranks, 1))
     budgets = {
-        epochs: Budget(**{**vars(budget), "loading": loading[None]})
+        epochs: replace(budget, loading=loading[None])
         for (epochs, budget), loading in zip(budgets.items(), loadings, strict=True)
     }
     together = failed[:, EPOCHS.index(36)] & failed[:, EPOCHS.index(108)]
     failure_loading = _failure_loading(chances[EPOCHS.index(36)], chances[EPOCHS.index(108)], int(together.sum()))
-    return Surrogate(budgets, np.array([failure_loading]))
+    return Surrogate(budgets, np.array([failure_loading]), list(columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +153,11 @@ def _fit(make: Callable[[], Any], features: np.ndarray, target: np.ndarray, rows
     return _Fitted(everything, unseen)
 
 
-def _levels(number: int) -> np.ndarray:
-    return (np.arange(number) + 0.5) / number
-
-
 def _residuals(location: np.ndarray, epsilon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The centres of bins of equally many locations, and the quantiles of epsilon in each."""
     bins = np.array_split(location.argsort(), BINS)
     centers = np.array([np.median(location[part]) for part in bins])
-    return centers, np.stack([np.quantile(epsilon[part], _levels(QUANTILES)) for part in bins])
+    return centers, np.stack([np.quantile(epsilon[part], levels(QUANTILES)) for part in bins])
 
 
 def _calibration(log_odds: np.ndarray, failed: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ deviation, and the chance of a failed run. ``docs/surrogate.md`` is its model ca
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -121,11 +123,13 @@ class Surrogate:
     Args:
         budgets: by the number of epochs.
         failure_loading: float64 ``[1]``, the like for failing.
+        features: names of the features that the trees compare, in their order.
         digest: the SHA-256 of the file and of the version of this code.
     """
 
     budgets: dict[int, Budget]
     failure_loading: np.ndarray
+    features: list[str]
     digest: str = ""
 
     @classmethod
@@ -134,22 +138,26 @@ class Surrogate:
 
         Raises:
             FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or no surrogate.
         """
         digest = hashlib.sha256(Path(path).read_bytes() + f" {VERSION}".encode()).hexdigest()
-        with np.load(path) as file:
-            arrays = dict(file)
-        budgets = {epochs: Budget.read(arrays, f"{epochs}/") for epochs in EPOCHS}
-        return cls(budgets, arrays["failure_loading"], digest)
+        try:
+            with np.load(path) as file:
+                arrays = dict(file)
+            budgets = {epochs: Budget.read(arrays, f"{epochs}/") for epochs in EPOCHS}
+            return cls(budgets, arrays["failure_loading"], arrays["features"].tolist(), digest)
+        except (AttributeError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is no surrogate, or damaged: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """As NumPy arrays, without pickle."""
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{epochs}/{name}": array
             for epochs, budget in self.budgets.items()
             for name, array in budget.arrays().items()
         }
         with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays, failure_loading=self.failure_loading)
+            np.savez_compressed(file, features=self.features, failure_loading=self.failure_loading, **arrays)
 
     def predict(self, cells: Cells, epochs: int = 108) -> Prediction:
         """What to expect of the runs of so many epochs; for cells of NAS-Bench-101.
@@ -158,11 +166,10 @@ class Surrogate:
             ValueError: ``epochs`` is not 4, 12, 36 or 108.
         """
         budget = self._budget(epochs)
-        num_quantiles = budget.residuals.shape[1]
-        quantiles = (np.arange(num_quantiles) + 0.5) / num_quantiles
+        quantiles = levels(budget.residuals.shape[1])
         parts = []
-        for _, location, scale, failure in _blocks(budget, cells):
-            epsilon = budget.epsilon(location, np.broadcast_to(quantiles, (len(location), num_quantiles)))
+        for _, location, scale, failure in self._blocks(budget, cells):
+            epsilon = budget.epsilon(location, np.broadcast_to(quantiles, (len(location), len(quantiles))))
             runs = _accuracy(location, scale, epsilon)
             mean, deviation = runs.mean(1), runs.std(1)
             own = budget.loading[0]
@@ -174,8 +181,9 @@ class Surrogate:
         """float64 ``[N, repeats]``: accuracies of as many runs of every cell, drawn.
 
         Args:
-            seed: the same seed and cells give the same draws; with other ``epochs``, runs of the same cells, each of
-                which is then as much better or worse than expected as the loadings say.
+            seed: the same seed, cells in the same order and repeats give the same draws; with other ``epochs`` and all
+                else the same, the runs are of the same cells, each better or worse than expected as the loadings say.
+                The labels of a study are drawn for the whole space: see :func:`~vsgae.nasbench101.labels.load_labels`.
 
         Raises:
             ValueError: ``epochs`` is not 4, 12, 36 or 108, or ``repeats`` is below 1.
@@ -190,11 +198,22 @@ class Surrogate:
         rank = _share(cell[0], run[0], budget.loading[0])
         luck = _share(cell[1], run[1], self.failure_loading[0])
         drawn = np.empty((len(cells), repeats))
-        for block, location, scale, failure in _blocks(budget, cells):
+        for block, location, scale, failure in self._blocks(budget, cells):
             epsilon = budget.epsilon(location, ndtr(rank[block]))
             trained = _accuracy(location, scale, epsilon)
             drawn[block] = np.where(luck[block] < ndtri(failure)[:, None], failed_with[block], trained)
         return np.rint(drawn * VALIDATION_IMAGES) / VALIDATION_IMAGES
+
+    def _blocks(self, budget: Budget, cells: Cells) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Of every block of cells its place, and their location, scale and chance of failing."""
+        with tqdm(desc="surrogate", total=len(cells), unit=" cells", delay=2, leave=False, disable=None) as bar:
+            for begin in range(0, len(cells), BLOCK):
+                block = slice(begin, min(begin + BLOCK, len(cells)))
+                features = surrogate_features(cells[block])
+                if list(features) != self.features:
+                    raise ValueError("the features of this version are not those that the surrogate was fitted to")
+                yield block, *budget.at(np.stack(list(features.values()), 1))
+                bar.update(block.stop - begin)
 
     def _budget(self, epochs: int) -> Budget:
         if epochs not in self.budgets:
@@ -208,13 +227,9 @@ def shipped_surrogate() -> Surrogate:
     return Surrogate.load()
 
 
-def _blocks(budget: Budget, cells: Cells) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-    """Of every block of cells its place, and their location, scale and chance of failing."""
-    with tqdm(desc="surrogate", total=len(cells), unit=" cells", delay=2, leave=False) as bar:
-        for begin in range(0, len(cells), BLOCK):
-            block = slice(begin, min(begin + BLOCK, len(cells)))
-            yield block, *budget.at(np.stack(list(surrogate_features(cells[block]).values()), 1))
-            bar.update(block.stop - begin)
+def levels(number: int) -> np.ndarray:
+    """0.5, 1.5, ... over ``number``: at which a distribution's quantiles are kept."""
+    return (np.arange(number) + 0.5) / number
 
 
 def _accuracy(location: np.ndarray, scale: np.ndarray, epsilon: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +59,7 @@ class Trees:
         )
         some = np.zeros((1, model.n_features_in_), np.float32)
         total = getattr(model, "decision_function", model.predict)(some)
-        return cls(**{**without_base.arrays(), "base": total - without_base(some)})
+        return replace(without_base, base=total - without_base(some))
 
     @classmethod
     def read(cls, arrays: Mapping[str, np.ndarray], prefix: str) -> Trees:
