@@ -7,7 +7,6 @@ which of the earlier nodes lead to it. The cell ends with an output node, or whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -151,15 +150,6 @@ class Decoded:
     log_likelihood: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class StepLoss:
-    """What a batch's step loses: the cells it concerns, and their node and edge losses, in nats."""
-
-    active: slice
-    node: Tensor
-    edge: Tensor
-
-
 class Decoder(nn.Module):
     """Latent points to cells.
 
@@ -187,34 +177,27 @@ class Decoder(nn.Module):
             cells: whose edges lead to later nodes.
         """
         order = cells.num_nodes.argsort(descending=True, stable=True)  # the cells of a step are then the first ones
+        z, cells = z[order], cells[order]
+        longer = cells.num_nodes[:, None] > torch.arange(MAX_NODES, device=z.device)
         node, edge = z.new_zeros(2, len(cells)).unbind()
-        for step in self._steps(z[order], cells[order]):
-            padding = (0, len(cells) - len(step.node))
-            node, edge = node + F.pad(step.node, padding), edge + F.pad(step.edge, padding)
+        h, folded = self._start(z)[:, None], self.graph_prop.fold()
+        for t, active in list(enumerate(longer.sum(0).tolist()))[1:]:
+            if not active:
+                break
+            z, h, adjacency, operation = z[:active], h[:active], cells.adjacency[:active], cells.operations[:active, t]
+            h, summary, for_init_node = self.graph_prop(h, adjacency[:, :t, :t], folded)
+            step_node = F.cross_entropy(self.add_node(z, summary), operation, reduction="none")
+            new = self.init_node(z, for_init_node, self.embedding(operation))
+            padding = (0, len(cells) - active)
+            node = node + F.pad(step_node, padding)
+            if not self._is_given(t):
+                present = adjacency[:, :t, t].to(z.dtype)
+                logits = self.add_edges(new, h, z, summary)
+                step_edge = F.binary_cross_entropy_with_logits(logits, present, reduction="none").sum(1)
+                edge = edge + F.pad(step_edge / t if self.config.edge_loss == "mean" else step_edge, padding)
+            h = torch.cat([h, new[:, None]], 1)
         back = order.argsort()
         return node[back], edge[back]
-
-    def _steps(self, z: Tensor, cells: Cells) -> Iterator[StepLoss]:
-        """The steps of cells that are ordered by falling length."""
-        counts = [int(count) for count in (cells.num_nodes[:, None] > torch.arange(MAX_NODES)).sum(0)]
-        h, folded = self._start(z)[:, None], self.graph_prop.fold()
-        for t in range(1, MAX_NODES):
-            active = slice(0, counts[t])
-            if not counts[t]:
-                return
-            z, h = z[active], h[active]
-            operation, adjacency = cells.operations[active, t], cells.adjacency[active, :t, :t]
-            h, summary, for_init_node = self.graph_prop(h, adjacency, folded)
-            node = F.cross_entropy(self.add_node(z, summary), operation, reduction="none")
-            new = self.init_node(z, for_init_node, self.embedding(operation))
-            if t == 1 and self.config.first_edge == "given":
-                edge = torch.zeros_like(node)
-            else:
-                logits, present = self.add_edges(new, h, z, summary), cells.adjacency[active, :t, t].to(z.dtype)
-                edge = F.binary_cross_entropy_with_logits(logits, present, reduction="none").sum(1)
-                edge = edge / t if self.config.edge_loss == "mean" else edge
-            yield StepLoss(active, node, edge)
-            h = torch.cat([h, new[:, None]], 1)
 
     @torch.no_grad()
     def decode(
@@ -249,7 +232,7 @@ class Decoder(nn.Module):
                 operation = torch.multinomial(log_probability.exp(), 1, generator=generator).squeeze(1)
             new = self.init_node(z, for_init_node, self.embedding(operation))
             logits = self.add_edges(new, h, z, summary)
-            if t == 1 and self.config.first_edge == "given":
+            if self._is_given(t):
                 present = torch.ones_like(logits, dtype=torch.bool)
                 edge = z.new_zeros(len(z))
             else:
@@ -265,6 +248,10 @@ class Decoder(nn.Module):
                 break
             growing, z, h = growing[goes_on], z[goes_on], torch.cat([h, new[:, None]], 1)[goes_on]
         return Decoded(Cells(operations, adjacency, num_nodes), log_likelihood)
+
+    def _is_given(self, t: int) -> bool:
+        """Whether the edges of step t are known without a draw."""
+        return t == 1 and self.config.first_edge == "given"
 
     def _start(self, z: Tensor) -> Tensor:
         """The state of the input node, ``[N, d_n]``."""
