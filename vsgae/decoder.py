@@ -20,6 +20,8 @@ from vsgae.modules import READOUTS
 from vsgae.modules.readouts import Readout
 from vsgae.refinement import DIRECTIONS, Round
 
+POINTS_AT_ONCE = 1024  # decoded together: about what the caches hold
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
@@ -216,6 +218,11 @@ class Decoder(nn.Module):
         """
         if not 2 <= max_nodes <= MAX_NODES:
             raise ValueError(f"max_nodes is {max_nodes}; it must be between 2 and {MAX_NODES}")
+        parts = [self._decode(part, generator, greedy, max_nodes) for part in z.split(POINTS_AT_ONCE)]
+        cells = Cells.concatenate([part.cells for part in parts])
+        return Decoded(cells, torch.cat([part.log_likelihood for part in parts]))
+
+    def _decode(self, z: Tensor, generator: torch.Generator | None, greedy: bool, max_nodes: int) -> Decoded:
         n, device = len(z), z.device
         operations = torch.full((n, MAX_NODES), PADDING, device=device)
         operations[:, 0] = INPUT

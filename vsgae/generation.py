@@ -14,7 +14,7 @@ from vsgae.autoencoder import VSGAE, kl_divergence
 from vsgae.cells import Cells, is_nasbench101, is_valid
 from vsgae.nasbench101 import module_hashes
 
-POINTS_AT_ONCE = 8192  # decoded together: more need more memory and are no faster
+CELLS_AT_ONCE = 8192  # encoded together: larger batches share more states, and need more memory
 ACTIVE = 0.01  # the variance of a dimension's posterior mean over the cells from which on it counts as used
 
 
@@ -52,15 +52,9 @@ class Estimate:
 def encode(model: VSGAE, cells: Cells) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of any number of cells, float32 ``[N, d_g]`` each, on the model's device."""
     device = next(model.parameters()).device
-    parts = [model.encode(cells[i : i + POINTS_AT_ONCE].to(device)) for i in range(0, len(cells), POINTS_AT_ONCE)]
+    parts = [model.encode(cells[i : i + CELLS_AT_ONCE].to(device)) for i in range(0, len(cells), CELLS_AT_ONCE)]
     mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
     return mean, log_variance
-
-
-def decode(model: VSGAE, z: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Cells:
-    """Any number of points, ``[N, d_g]`` -> N cells on the CPU."""
-    parts = z.split(POINTS_AT_ONCE)
-    return Cells.concatenate([model.decode(part, generator, greedy=greedy).to("cpu") for part in parts])
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def reconstruct(
             noise = torch.randn(mean.shape, generator=generator, device=mean.device)
             z = mean + noise * torch.exp(0.5 * log_variance)
         for _ in range(decodings):
-            decoded = decode(model, z, generator, greedy=from_mean)
+            decoded = model.decode(z, generator, greedy=from_mean).to("cpu")
             same = decoded.equal(cells)
             like = same.clone()
             other = torch.nonzero(~same & is_nasbench101(decoded)).squeeze(1)
@@ -150,7 +144,7 @@ def generate(
     """
     device = next(model.parameters()).device
     z = torch.randn(points, model.config.encoder.graph_dim, generator=generator, device=device) * deviation + mean
-    cells = [decode(model, z, generator) for _ in range(decodings)]
+    cells = [model.decode(z, generator).to("cpu") for _ in range(decodings)]
     valid, in_space = (torch.stack([check(part).float() for part in cells]) for check in (is_valid, is_nasbench101))
     inside = Cells.concatenate(cells)
     inside = inside[torch.nonzero(in_space.flatten()).squeeze(1)]
@@ -194,4 +188,4 @@ def interpolate(model: VSGAE, first: Cells, last: Cells, steps: int = 8) -> Cell
         raise ValueError(f"steps is {steps}; it must be at least 2")
     ends, _ = encode(model, Cells.concatenate([first, last]))
     share = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-    return decode(model, torch.lerp(ends[:1], ends[1:], share), greedy=True)
+    return model.decode(torch.lerp(ends[:1], ends[1:], share), greedy=True)

@@ -209,7 +209,7 @@ def test_what_is_decoded_has_edges_to_later_nodes_only_and_ends_with_an_output_o
     settings: DecoderConfig, greedy: bool
 ) -> None:
     vae = model(decoder=settings)
-    z = 3 * torch.randn(2000, 3, dtype=torch.float64)
+    z = 3 * torch.randn(2500, 3, dtype=torch.float64)
     decoded = vae.decoder.decode(z, torch.Generator().manual_seed(0), greedy=greedy)
     cells = decoded.cells
     assert not cells.adjacency.tril().any()

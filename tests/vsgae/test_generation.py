@@ -58,7 +58,7 @@ def test_isomorphic_counts_a_cell_whose_nodes_are_in_another_order(
         swapped[i] = (matrix[order][:, order], [names[v] for v in order])
     other = Cells.from_nasbench(swapped)
     assert not other.equal(cells).all()
-    monkeypatch.setattr(generation, "decode", lambda *_, **__: other)
+    monkeypatch.setattr(model, "decode", lambda *_, **__: other)
     result = reconstruct(model, cells, seeded(), from_mean=True)
     assert result.isomorphic.value == 1
     assert result.exact.value == pytest.approx(other.equal(cells).double().mean().item())
@@ -97,7 +97,7 @@ def test_the_use_of_the_latent_dimensions(model: VSGAE, few: Cells) -> None:
     assert use.kl.shape == use.active.shape == (8,)
     assert (use.kl >= 0).all()
     mean, _ = model.encode(few)
-    assert use.active.tolist() == [float(column.var()) > 0.01 for column in mean.t()]
+    assert use.active.tolist() == [column.var().item() > 0.01 for column in mean.t()]
 
 
 def test_a_line_between_two_cells_begins_and_ends_with_them(model: VSGAE, few: Cells) -> None:
