@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vsgae.cells import Cells
 from vsgae.decoder import Decoder, DecoderConfig
 from vsgae.encoder import Encoder, EncoderConfig
+from vsgae.files import replacing
 from vsgae.modules import READOUTS
 from vsgae.refinement import Refinement
 
@@ -51,6 +56,31 @@ class VSGAE(nn.Module):
         readout = READOUTS[config.encoder.readout]
         self.log_variance = readout(config.encoder.node_dim, config.encoder.graph_dim)
         self.decoder = Decoder(config.encoder, config.decoder)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> VSGAE:
+        """The model that :meth:`save_pretrained` wrote, on the CPU and in evaluation mode.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or holds something else.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                values = json.loads((file.metadata() or {})["config"])
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            encoder, decoder = EncoderConfig(**values.pop("encoder")), DecoderConfig(**values.pop("decoder"))
+            model = cls(VSGAEConfig(encoder=encoder, decoder=decoder, **values))
+            model.load_state_dict(weights)
+        except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no VS-GAE, or damaged: {' '.join(str(error).split())[:200]}") from error
+        return model.eval()
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Weights and configuration, as safetensors."""
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with replacing(Path(path)) as temporary:
+            save_file(weights, temporary, metadata={"config": json.dumps(asdict(self.config))})
 
     def encode(self, cells: Cells | Refinement) -> tuple[Tensor, Tensor]:
         """The mean and the log-variance of the posterior, float32 ``[N, d_g]`` each; invariant under a relabelling of a

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from per_edge import PerEdgeVSGAE, in_per_edge_form, prefixes
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig, kl_divergence
@@ -270,6 +272,33 @@ def test_a_refinement_at_hand_gives_the_same_loss(thousand_cells) -> None:
     chosen = torch.arange(0, 1000, 7)
     cells = thousand_cells[chosen]
     torch.testing.assert_close(vae.loss(cells, refinement[chosen])["loss"], vae.loss(cells)["loss"])
+
+
+def test_a_model_is_saved_and_loaded_with_its_configuration(thousand_cells, tmp_path: Path) -> None:
+    vae = model(decoder=SETTINGS[-1], alpha=0.5).float()
+    path = tmp_path / "some.safetensors"
+    vae.save_pretrained(path)
+    again = VSGAE.from_pretrained(path)
+    assert again.config == vae.config
+    assert not again.training
+    for one, other in zip(vae.encode(thousand_cells), again.encode(thousand_cells), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_file_that_is_damaged_or_something_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    with pytest.raises(FileNotFoundError):
+        VSGAE.from_pretrained(path)
+    model().save_pretrained(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"some.safetensors is no VS-GAE, or damaged"):
+        VSGAE.from_pretrained(path)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"some.safetensors is no VS-GAE, or damaged"):
+        VSGAE.from_pretrained(path)
+    save_file({"weight": torch.zeros(3)}, path, metadata={"config": '{"encoder": {"node_dim": 3}, "decoder": {}}'})
+    with pytest.raises(ValueError, match=r"some.safetensors is no VS-GAE, or damaged"):
+        VSGAE.from_pretrained(path)
 
 
 def test_the_papers_model_has_4_9_million_weights() -> None:
