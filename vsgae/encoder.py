@@ -151,7 +151,8 @@ class PropagationRound(nn.Module):
         """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``.
 
         Args:
-            folded: what :meth:`fold` gave, where it serves several rounds with the same weights.
+            folded: what :meth:`fold` gave, where it serves several rounds with the same weights. Then U' is U, and each
+                state's row before the round is its row after it.
         """
         if isinstance(self.message, LinearMessage) and isinstance(self.aggregation, LinearAggregation):
             if folded is None:
@@ -166,7 +167,10 @@ class PropagationRound(nn.Module):
         parts = []
         for start in range(0, max(num_states, 1), size):
             rows = slice(start, min(start + size, num_states))
-            parts.append(self.update.combine(message_term(rows), state_term, h, own[rows]))
+            if folded is None:
+                parts.append(self.update.combine(message_term(rows), state_term, h, own[rows]))
+            else:
+                parts.append(self.update.combine(message_term(rows), state_term[rows], h[rows], None))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _message_term_by_edge(self, h: Tensor, round_: Round) -> Callable[[slice], Tensor]:

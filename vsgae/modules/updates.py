@@ -20,14 +20,15 @@ aten = torch.ops.aten
 class GRU(nn.GRUCell):
     """``GRUCell(message_dim, d_n)`` with the node's state as hidden state, the paper's choice."""
 
-    def combine(self, message_term: Tensor, state_term: Tensor, h: Tensor, own: Tensor) -> Tensor:
+    def combine(self, message_term: Tensor, state_term: Tensor, h: Tensor, own: Tensor | None) -> Tensor:
         """The next states.
 
         Args:
             message_term: ``[U, 3 d_n]``, W_ih m.
             state_term: ``[U', 3 d_n]``, W_hh h + b_hh.
             h: ``[U', d_n]``.
-            own: int64 ``[U]``, ascending: the row of each state among the U' before the round.
+            own: int64 ``[U]``, ascending: the row of each state among the U' before the round. None where U' is U, and
+                each is its own.
 
         Returns:
             ``[U, d_n]``.
@@ -38,22 +39,26 @@ class GRU(nn.GRUCell):
 class Elman(nn.RNNCell):
     """``tanh(W_ih m + b_ih + W_hh h + b_hh)``: the recurrent cell without gates."""
 
-    def combine(self, message_term: Tensor, state_term: Tensor, h: Tensor, own: Tensor) -> Tensor:
+    def combine(self, message_term: Tensor, state_term: Tensor, h: Tensor, own: Tensor | None) -> Tensor:
         """As :meth:`GRU.combine`, with terms of width d_n."""
-        return torch.tanh(message_term + F.embedding(own, state_term + self.bias_ih))
+        state_term = state_term + self.bias_ih
+        return torch.tanh(message_term + (state_term if own is None else F.embedding(own, state_term)))
 
 
 class _Gate(torch.autograd.Function):
     """The element-wise half of a GRU cell, with its gradient by hand: autograd's would copy each of the slices.
 
     ``r, z = sigmoid(x_r + b_r + g_r), sigmoid(x_z + b_z + g_z);  n = tanh(x_n + b_n + r g_n);  h' = n + z (h - n)``,
-    with x the message's term, g the state's term and h the state; row ``own[i]`` of g and h belongs to row i of x.
+    with x the message's term, g the state's term and h the state. Row ``own[i]`` of g and h belongs to row i of x, or
+    row i where ``own`` is None.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, h: Tensor, b: Tensor, own: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, g: Tensor, h: Tensor, b: Tensor, own: Tensor | None) -> Tensor:
         d, ctx.num_old = h.shape[1], len(h)
-        g, h = F.embedding(own, g + F.pad(b[: 2 * d], (0, d))), F.embedding(own, h)
+        g = g + F.pad(b[: 2 * d], (0, d))
+        if own is not None:
+            g, h = F.embedding(own, g), F.embedding(own, h)
         gates = torch.sigmoid_(x[:, : 2 * d] + g[:, : 2 * d])
         reset, keep = gates.split(d, dim=1)
         n = torch.addcmul(x[:, 2 * d :], reset, g[:, 2 * d :]).add_(b[2 * d :]).tanh_()
@@ -74,6 +79,8 @@ class _Gate(torch.autograd.Function):
         torch.mul(grads[0], h - n, out=grad_gates[:, d:])
         aten.sigmoid_backward.grad_input(grad_gates, gates, grad_input=grad_gates)
         torch.mul(grad_n, reset, out=grad_n_h[:, :d])
+        if own is None:
+            return grad_x, torch.cat([grad_gates, grad_n_h[:, :d]], dim=1), grad_n_h[:, d:], grad_x.sum(0), None
         each = torch.arange(len(own), device=own.device)
         offsets = F.pad(own.bincount(minlength=ctx.num_old).cumsum(0), (1, 0))  # own is ascending
         old_x, old_n_h = (
