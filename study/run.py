@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help a
     from vsgae.nasbench101.labels import LabelConfig, Labels
 
 DESCRIPTION = """\
-Run the trials of a study that are not yet finished, record them in MLflow, and write results/STUDY.{csv,md,tex}.
+Run the trials of a study that are not yet finished, record them in MLflow, and write results/STUDY.{csv,md,tex}
+(on predicted labels results/STUDY-surrogate.*).
 The same command again goes on where the last one stopped.
 """
 
@@ -185,12 +186,15 @@ def _run_on_ray(job: _Job, args: argparse.Namespace, stack: ExitStack) -> list[T
 def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Say what came of ``trials``; write the table after a run of the whole study, or once all of it is finished."""
     from study.console import comparison, listing
-    from study.tables import write_tables
+    from study.tables import PREDICTED, write_tables
+    from vsgae.nasbench101.labels import SURROGATE
 
     runs = job.tracker.runs()
     print(listing(trials, runs))
     if args.local:
         print(comparison(runs[trials[0].key].metrics))
+        if trials[0].config.labels.source == SURROGATE:
+            print(f"caution: {PREDICTED}")
     unfinished = [trial for trial in job.trials if trial.key not in runs or not runs[trial.key].finished]
     if not unfinished or not (args.local or args.trial is not None):
         command = shlex.join(["python", "-m", "study.run", *arguments])

@@ -207,7 +207,9 @@ def test_without_a_source_every_output_says_that_the_labels_are_predicted(
         "423,624 of 423,624 cells"
     )
     assert main(["only", "--local"]) == 0
-    assert capsys.readouterr().out.startswith(f"labels: {said}\n")
+    output = capsys.readouterr().out
+    assert output.startswith(f"labels: {said}\n")
+    assert "favours the baseline" in output
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs([client.get_experiment_by_name("only").experiment_id])
     assert (run.data.tags["labels"], run.data.tags["label_source"]) == (said, "surrogate")
