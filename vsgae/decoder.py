@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsgae.cells import INPUT, MAX_NODES, OPERATIONS, OUTPUT, PADDING, Cells
-from vsgae.encoder import EncoderConfig, Folded, PropagationRound
+from vsgae.encoder import EncoderConfig, Folded, PropagationRound, propagation_rounds
 from vsgae.modules import READOUTS
 from vsgae.modules.readouts import Readout
-from vsgae.refinement import DIRECTIONS, Round
+from vsgae.refinement import Round
 
 POINTS_AT_ONCE = 1024  # decoded together: about what the caches hold
 
@@ -60,10 +60,8 @@ class GraphProp(nn.Module):
     def __init__(self, config: EncoderConfig, decoder: DecoderConfig) -> None:
         super().__init__()
         self.passes_single_node = decoder.single_node == "passed"
-        self.directions = DIRECTIONS if config.direction == "bidirectional" else DIRECTIONS[:1]
-        num_weights = 1 if config.share_weights else config.rounds
-        self.num_rounds = config.rounds
-        self.rounds = nn.ModuleList(PropagationRound(config, len(self.directions)) for _ in range(num_weights))
+        self.directions, self.num_rounds = config.directions, config.rounds
+        self.rounds = propagation_rounds(config)
         readout = READOUTS[config.readout]
         self.readout = readout(config.node_dim, config.graph_dim)
         self.init_node_readout = None

@@ -43,6 +43,11 @@ class EncoderConfig:
     readout: str = "gated_sum"
     share_weights: bool = False
 
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Those of :data:`~vsgae.refinement.DIRECTIONS` along which messages come."""
+        return DIRECTIONS if self.direction == "bidirectional" else DIRECTIONS[:1]
+
     def __post_init__(self) -> None:
         for name in ("node_dim", "graph_dim", "rounds"):
             if getattr(self, name) < 1:
@@ -68,10 +73,9 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.directions = DIRECTIONS if config.direction == "bidirectional" else DIRECTIONS[:1]
+        self.directions = config.directions
         self.embedding = nn.Embedding(len(OPERATIONS), config.node_dim)
-        num_weights = 1 if config.share_weights else config.rounds
-        self.rounds = nn.ModuleList(PropagationRound(config, len(self.directions)) for _ in range(num_weights))
+        self.rounds = propagation_rounds(config)
         self.readout = READOUTS[config.readout](config.node_dim, config.graph_dim)
 
     def refine(self, cells: Cells) -> Refinement:
@@ -208,6 +212,12 @@ class PropagationRound(nn.Module):
         if order == "update last":
             return lambda rows: F.linear(received(rows), w_ih)
         return received
+
+
+def propagation_rounds(config: EncoderConfig) -> nn.ModuleList:
+    """The rounds of an encoder or a decoder: one for all, or one each."""
+    num_weights = 1 if config.share_weights else config.rounds
+    return nn.ModuleList(PropagationRound(config, len(config.directions)) for _ in range(num_weights))
 
 
 def _folded_message_term(

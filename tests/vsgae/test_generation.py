@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from epochs import train
 
 from vsgae import generation
 from vsgae.autoencoder import VSGAE, VSGAEConfig
@@ -24,12 +25,8 @@ def model(few: Cells) -> VSGAE:
     """Trained on 20 cells until it knows them by heart."""
     config = VSGAEConfig(encoder=EncoderConfig(node_dim=32, graph_dim=8))
     training = AutoencoderTrainingConfig(lr=5e-3, epochs=300, batch_size=20, schedule="cosine", max_norm=5)
-    run = train_autoencoder(config, training, few, seed=0)
-    while True:
-        try:
-            next(run)
-        except StopIteration as stop:
-            return stop.value.eval()
+    _, model = train(train_autoencoder(config, training, few, seed=0))
+    return model.eval()
 
 
 def seeded() -> torch.Generator:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from epochs import train
 
 from vsgae.encoder import EncoderConfig
 from vsgae.evaluation import predict, regression_metrics
@@ -20,15 +21,7 @@ def data(thousand_cells):
 
 def run(data, config=CONFIG, epochs=None, model=MODEL, **kwargs):
     """The metrics of the first ``epochs`` epochs (without timings), and the result if training ended."""
-    generator = train_predictor(model, config, *data, **{"seed": 0, **kwargs})
-    metrics, result = [], None
-    while result is None and (epochs is None or len(metrics) < epochs):
-        try:
-            metrics.append(next(generator))
-        except StopIteration as stop:
-            result = stop.value
-    timings = ("seconds", "cells_per_second")
-    return [{name: m[name] for name in m if name not in timings} for m in metrics], result
+    return train(train_predictor(model, config, *data, **{"seed": 0, **kwargs}), epochs)
 
 
 def test_training_is_deterministic_for_a_seed_and_differs_between_seeds(data):

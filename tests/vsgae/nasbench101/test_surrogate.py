@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from relabelling import with_neighbours_swapped
 from scipy.stats import ks_2samp
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
@@ -89,16 +90,7 @@ def test_features_are_counted_right_on_a_cell_by_hand() -> None:
 
 
 def test_features_are_invariant_under_relabelling_but_for_the_odd_channel(sample: Cells) -> None:
-    swapped, changed = sample[::10].to_nasbench(), 0
-    for i, (matrix, names) in enumerate(swapped):
-        for v in range(1, len(names) - 2):
-            if not matrix[v, v + 1]:
-                order = [*range(v), v + 1, v, *range(v + 2, len(names))]
-                swapped[i] = (matrix[np.ix_(order, order)], [names[u] for u in order])
-                changed += 1
-                break
-    assert changed > 200
-    relabelled = surrogate_features(Cells.from_nasbench(swapped))
+    relabelled = surrogate_features(with_neighbours_swapped(sample[::10]))
     for name, column in surrogate_features(sample[::10]).items():
         if name not in ("log_parameters",) and not name.endswith(("_width", "_widest")):
             assert column.tolist() == relabelled[name].tolist(), name
@@ -273,8 +265,7 @@ def test_it_reaches_on_held_out_cells_what_its_model_card_says(measured_table: P
 @pytest.mark.measured
 def test_drawn_runs_are_distributed_as_measured_ones(measured_table: Path) -> None:
     tests, histogram = distributions(shipped_surrogate(), Measured.read(str(measured_table)))
-    held_out = tests[tests["cells"] == "held out"]
-    assert (held_out["p"] > 0.05 / len(held_out)).all()  # Bonferroni
+    assert (tests["p"][tests["cells"] == "held out"] > 0.01).all()  # of 199 simulated sets; the smallest p is 0.005
     np.testing.assert_allclose(histogram.drop(columns="epochs, nodes").sum(axis=1), 100)
 
 

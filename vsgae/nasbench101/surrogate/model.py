@@ -88,10 +88,10 @@ class Budget:
         flat: dict[str, np.ndarray] = {}
         for field in fields(self):
             part = getattr(self, field.name)
-            own = (
-                {f"/{name}": array for name, array in part.arrays().items()} if isinstance(part, Trees) else {"": part}
-            )
-            flat |= {f"{field.name}{name}": array for name, array in own.items()}
+            if isinstance(part, Trees):
+                flat |= {f"{field.name}/{name}": array for name, array in part.arrays().items()}
+            else:
+                flat[field.name] = part
         return flat
 
     def at(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
