@@ -157,6 +157,30 @@ def generate(
     )
 
 
+@torch.no_grad()
+def spot_check(model: VSGAE, cells: Cells, *, seed: int, points: int = 1000) -> dict[str, float]:
+    """A quick look at a model in training, by the same draws each time.
+
+    Args:
+        cells: that are not trained on, some hundreds.
+        points: of the prior.
+
+    Returns:
+        ``held_out_loss``, ``held_out_reconstruction`` (exact, greedily from the mean) and ``prior_validity`` (one draw a
+        point of N(0, I)).
+    """
+    device = next(model.parameters()).device
+    cells, generator = cells.to(device), torch.Generator(device).manual_seed(seed)
+    loss = model.loss(cells, generator=generator)["loss"]
+    mean, _ = encode(model, cells)
+    z = torch.randn(points, mean.shape[1], generator=generator, device=device)
+    return {
+        "held_out_loss": float(loss),
+        "held_out_reconstruction": float(model.decode(mean, greedy=True).equal(cells).float().mean()),
+        "prior_validity": float(is_valid(model.decode(z, generator)).float().mean()),
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class LatentUse:
     """How the latent dimensions are used, ``[d_g]`` each: the mean divergence from the prior in nats, and whether the

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -208,6 +208,7 @@ def train_autoencoder(
     cells: Cells,
     *,
     seed: int,
+    monitor: Callable[[VSGAE], dict[str, float]] | None = None,
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Generator[dict[str, float], None, VSGAE]:
@@ -216,11 +217,14 @@ def train_autoencoder(
     Args:
         cells: the training cells; those held out are not among them.
         seed: of the initialisation, the order of the cells and the noise.
+        monitor: what else to measure of the model after each epoch, such as
+            :func:`~vsgae.generation.spot_check`; it must not draw from torch's own generator.
         checkpoint: as in :func:`train_predictor`.
 
     Yields:
         ``epoch`` (from 1), ``train_loss`` and its parts ``train_node``, ``train_edge`` and ``train_kl`` (over the
-        epoch's batches, while the weights change), ``lr`` (at the end), ``seconds`` and ``cells_per_second``.
+        epoch's batches, while the weights change), ``lr`` (at the end), ``seconds`` and ``cells_per_second`` (of the
+        training alone), and what ``monitor`` measured.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
@@ -265,6 +269,8 @@ def train_autoencoder(
         metrics |= {"lr": rate.at(step - 1), "seconds": seconds, "cells_per_second": len(cells) / seconds}
         if not np.isfinite(metrics["train_loss"]):
             raise FloatingPointError(f"training diverged in epoch {epoch}: its loss is {metrics['train_loss']}")
+        if monitor is not None:
+            metrics |= monitor(model)
         rate.end_epoch(metrics["train_loss"])
         run.record(metrics)
         yield metrics
