@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help answers at once
     from study.space import Study, Trial
     from study.tracking import Tracker
-    from vsgae.nasbench101.labels import LabelConfig, Labels
 
 DESCRIPTION = """\
 Run the trials of a study that are not yet finished, record them in MLflow, and write results/STUDY.{csv,md,tex}
@@ -30,14 +30,17 @@ labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official i
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 130 after Ctrl-C."""
+    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 3 where --minutes are over, 130 after
+    Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     with _errors_in_one_line():
         job = _read(args)
-    for labels in job.labels.values():
-        print(f"labels: {labels.description}", flush=True)
+    for description in dict.fromkeys(trial.config.data().description for trial in job.trials):
+        print(f"labels: {description}", flush=True)
+    if args.local and job.study.local:
+        print(f"local: a small version of {job.study.name}, with {job.trials[0].setting}", flush=True)
     if args.plan:
         _print_plan(job, args.gpus_per_trial)
         return 0
@@ -48,11 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with _errors_in_one_line():
                 stack.enter_context(only_driver(job.study.name))
+            if args.minutes is not None:
+                stack.enter_context(_stopped_after(args.minutes))
             trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as reason:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             job.tracker.interrupt()
-            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-            return 130
+            what = reason if isinstance(reason, _TimeIsOver) else "interrupted"
+            print(f"\n{what}; the same command goes on from here", file=sys.stderr)
+            return 3 if isinstance(reason, _TimeIsOver) else 130
         return _report(job, trials, args, arguments)
 
 
@@ -74,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--address", metavar="ADDR", help="of a running Ray cluster; without it, Ray is started here")
     parser.add_argument("--gpus-per-trial", type=float, metavar="F", help="in place of the study's figure")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop then, as by Ctrl-C, with exit code 3")
     return parser
 
 
@@ -87,6 +95,30 @@ def _errors_in_one_line() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+class _TimeIsOver(KeyboardInterrupt):
+    pass
+
+
+@contextmanager
+def _stopped_after(minutes: float) -> Iterator[None]:
+    """Interrupt this process when the time is over, wherever it is: what was recorded and the checkpoints stay.
+
+    It is interrupted again and again until that reaches :func:`main`: an exception that falls into a destructor is
+    dropped by Python.
+    """
+
+    def stop(*_: object) -> None:
+        raise _TimeIsOver(f"stopped after {minutes:g} minutes")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 15)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @dataclass(frozen=True)
 class _Job:
     """A command that was found right: the study's trials, those chosen of them, and what they stand on."""
@@ -94,7 +126,6 @@ class _Job:
     study: Study
     trials: list[Trial]
     chosen: list[Trial]
-    labels: dict[LabelConfig, Labels]
     tracker: Tracker
 
     def unfinished(self) -> list[Trial]:
@@ -104,11 +135,11 @@ class _Job:
 
 def _read(args: argparse.Namespace) -> _Job:
     """Check the whole command; it writes nothing."""
-    from study.settings import parse_assignment
+    from study.settings import flatten, parse_assignment
     from study.space import load_study, plan_trials
 
     study = load_study(args.study)
-    overrides: dict[str, object] = {}
+    overrides = flatten(study.local) if args.local else {}
     for text in args.set:
         overrides |= parse_assignment(text)
     trials = plan_trials(study, overrides, args.data)
@@ -116,17 +147,19 @@ def _read(args: argparse.Namespace) -> _Job:
         raise ValueError(f"there is no trial {args.trial}; {study.name} has the trials 0 to {len(trials) - 1}")
     if args.local and args.address is not None:
         raise ValueError(f"--local runs in this process; it takes no --address {args.address}")
+    if args.minutes is not None and not 0 < args.minutes < float("inf"):
+        raise ValueError(f"minutes is {args.minutes:g}; it must be above 0")
     study.resources.where(0, args.gpus_per_trial)
 
     from study.tables import Published
     from study.tracking import Tracker
-    from vsgae.nasbench101.labels import load_labels
 
     if study.published is not None:
         Published.read(study.published)
     chosen = trials if args.trial is None else [trials[args.trial]]
-    labels = {config: load_labels(config) for config in dict.fromkeys(trial.config.labels for trial in trials)}
-    return _Job(study, trials, chosen, labels, Tracker(study.name))
+    for trial in trials:
+        trial.config.data()
+    return _Job(study, trials, chosen, Tracker(study.name))
 
 
 def _print_plan(job: _Job, gpus_per_trial: float | None) -> None:
@@ -146,22 +179,21 @@ def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
     """The first unfinished of the chosen trials, in this process."""
     from tqdm import tqdm
 
-    from study.console import describe, progress, say
-    from study.trial import run_trial
+    from study.console import describe, say
 
     unfinished = job.unfinished()
     if not unfinished:
         return job.chosen[0]
     trial, tracker = unfinished[0], job.tracker
     device = "cuda" if job.study.resources.where(_num_gpus(), gpus_per_trial).gpus else "cpu"
-    epoch = tracker.start(trial, labels=job.labels[trial.config.labels].description, device=device)
+    epoch = tracker.start(trial, device=device)
     say(trial, f"goes on after epoch {epoch}" if epoch else f"started on {device}")
     try:
-        with tqdm(total=trial.config.training.epochs, unit="epoch") as bar:
-            for metrics in run_trial(trial.config, trial.directory, device):
+        with tqdm(total=trial.config.epochs, unit="epoch") as bar:
+            for metrics in trial.config.run(trial.directory, device):
                 if "epoch" in metrics:
                     tracker.log_epoch(trial, metrics)
-                    bar.set_postfix_str(progress(trial, metrics), refresh=False)
+                    bar.set_postfix_str(trial.config.progress(metrics), refresh=False)
                     bar.update()
         tracker.finish(trial, metrics)
     except Exception as error:
@@ -179,26 +211,26 @@ def _run_on_ray(job: _Job, args: argparse.Namespace, stack: ExitStack) -> list[T
 
         with _errors_in_one_line():
             room = stack.enter_context(running_ray(args.address, job.study.resources, args.gpus_per_trial))
-        run_trials(unfinished, job.tracker, job.labels, room)
+        run_trials(unfinished, job.tracker, room)
     return job.chosen
 
 
 def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Say what came of ``trials``; write the table after a run of the whole study, or once all of it is finished."""
-    from study.console import comparison, listing
-    from study.tables import PREDICTED, write_tables
-    from vsgae.nasbench101.labels import SURROGATE
+    from study.console import listing
+    from study.tables import write_tables
 
     runs = job.tracker.runs()
     print(listing(trials, runs))
     if args.local:
-        print(comparison(runs[trials[0].key].metrics))
-        if trials[0].config.labels.source == SURROGATE:
-            print(f"caution: {PREDICTED}")
+        config = trials[0].config
+        print(config.report(runs[trials[0].key].metrics))
+        if config.data().caution:
+            print(f"caution: {config.data().caution}")
     unfinished = [trial for trial in job.trials if trial.key not in runs or not runs[trial.key].finished]
     if not unfinished or not (args.local or args.trial is not None):
         command = shlex.join(["python", "-m", "study.run", *arguments])
-        files = write_tables(job.study, job.trials, runs, job.labels, command=command)
+        files = write_tables(job.study, job.trials, runs, command=command)
         finished = [trial for trial in job.trials if trial not in unfinished]
         job.tracker.attach([runs[trial.key].run_id for trial in finished], files, "table")
         print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")

@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import ConfigDict
 
+from study.autoencoder import AutoencoderTrial
+from study.predictor import PredictorTrial
 from study.settings import CHECKED, build, flatten, merge
 from study.trial import TrialConfig, trial_key
-from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, label_digest
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+TRIALS: dict[str, type[TrialConfig]] = {"predictor": PredictorTrial, "autoencoder": AutoencoderTrial}
+"""The kinds of trials, by what a study ``trains``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +57,12 @@ class Study:
     Args:
         name: the file's, without ``.yaml``.
         description: one line, the title of its table.
+        trains: the kind of its trials, ``predictor`` or ``autoencoder``.
         base: the settings that all configurations share.
-        configurations: by name, the settings of its own; the columns of the table.
+        configurations: by name, the settings of its own.
+        local: what ``--local`` changes, so that a trial is done in minutes; ``--set`` goes before it.
         repeats: trials a configuration.
+        columns: of its table, ``configurations`` (then there is a block for each measure) or ``measures``.
         setting: what the study without ``--set`` is called in its table.
         published: the entry of ``results/paper.yaml`` to compare with, if any.
     """
@@ -65,8 +72,11 @@ class Study:
     name: str
     description: str
     configurations: dict[str, dict[str, Any]]
+    trains: Literal["predictor", "autoencoder"] = "predictor"
     base: dict[str, Any] = field(default_factory=dict)
+    local: dict[str, Any] = field(default_factory=dict)
     repeats: int = 1
+    columns: Literal["configurations", "measures"] = "configurations"
     resources: Resources = field(default_factory=Resources)
     setting: str = "base"
     published: str | None = None
@@ -86,7 +96,7 @@ class Trial:
         index: its number in the study's plan, from 0.
         setting: the name of its row in the table.
         overrides: what ``--set`` changed, by dotted name; ``setting`` in a form that can be planned again.
-        label_digest: of the labels that it stands on.
+        data_digest: of what it stands on.
     """
 
     index: int
@@ -96,7 +106,7 @@ class Trial:
     overrides: dict[str, Any]
     config: TrialConfig
     key: str
-    label_digest: str
+    data_digest: str
 
     @property
     def name(self) -> str:
@@ -152,15 +162,17 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
     Raises:
         ValueError: a setting is unknown or its value wrong, two trials would be the same, or the labels are not there.
     """
-    overrides = flatten(overrides)
+    overrides, kind = flatten(overrides), TRIALS[study.trains]
     if "seed" in overrides:
         raise ValueError("seed is set by the study's repeats; choose one of them with --trial")
-    source = overrides.pop("labels.source", source)
+    if source is not None and kind().source is None:
+        raise ValueError(f"{study.name} needs no labels; it takes no --data {source}")
+    if kind().source is not None:
+        source = overrides.pop("labels.source", source)
     labels = {} if source is None else {"labels.source": source}
-    plain = {name: build(TrialConfig, merge(study.base, own, labels)) for name, own in study.configurations.items()}
+    plain = {name: build(kind, merge(study.base, own, labels)) for name, own in study.configurations.items()}
     configs = {
-        name: build(TrialConfig, merge(study.base, own, labels, overrides))
-        for name, own in study.configurations.items()
+        name: build(kind, merge(study.base, own, labels, overrides)) for name, own in study.configurations.items()
     }
     changed = {}
     for name in sorted(overrides):
@@ -170,10 +182,9 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
     setting = " ".join(map(_assignment, changed.items())) or study.setting
     trials: list[Trial] = []
     for configuration, config in configs.items():
-        digest = label_digest(config.labels)
-        config = dataclasses.replace(config, labels=_resolved(config.labels))
+        digest = config.data_digest()
         for seed in range(study.repeats):
-            seeded = dataclasses.replace(config, seed=seed)
+            seeded = dataclasses.replace(config.resolved(), seed=seed)
             trials.append(
                 Trial(
                     index=len(trials),
@@ -183,7 +194,7 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
                     overrides=changed,
                     config=seeded,
                     key=trial_key(seeded, digest),
-                    label_digest=digest,
+                    data_digest=digest,
                 )
             )
     [(key, times)] = Counter(trial.key for trial in trials).most_common(1)
@@ -191,13 +202,6 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
         first, second, *_ = [trial.name for trial in trials if trial.key == key]
         raise ValueError(f"{first} and {second} would be the same trial; a study has each trial once")
     return trials
-
-
-def _resolved(labels: LabelConfig) -> LabelConfig:
-    """With an absolute path, if the labels are a file: trials run in another working directory."""
-    if labels.source in (OFFICIAL, SURROGATE):
-        return labels
-    return dataclasses.replace(labels, source=str(Path(labels.source).resolve()))
 
 
 def _get(config: TrialConfig, name: str) -> Any:

@@ -22,11 +22,10 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from study.settings import flatten
 from study.space import PROJECT, Trial
-from study.trial import CONFIG, MODEL
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
 
-CURVE = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
+EVERY_EPOCH = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,8 @@ class Tracker:
         """What is recorded of the study's trials, by trial key. Creates nothing."""
         return {run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")}
 
-    def start(self, trial: Trial, *, labels: str, device: str) -> int:
+    def start(self, trial: Trial, *, device: str) -> int:
         """Open the trial's run, the one it already has or a new one.
-
-        Args:
-            labels: one line that says what the trial stands on.
 
         Returns:
             The last epoch that the run already holds, 0 for a new one.
@@ -86,9 +82,9 @@ class Tracker:
             "configuration": trial.configuration,
             "setting": trial.setting,
             "overrides": json.dumps(trial.overrides),
-            "label_source": Path(trial.config.labels.source).name,
-            "labels": labels,
-            "label_digest": trial.label_digest,
+            "label_source": Path(trial.config.source or "none").name,
+            "labels": trial.config.data().description,
+            "label_digest": trial.data_digest,
             "device": device,
             "git_commit": git_commit(),
             "mlflow.source.name": f"study.run {trial.study}",
@@ -109,7 +105,7 @@ class Tracker:
                 self._client.delete_tag(run_id, "error")
         self._client.log_batch(
             run_id,
-            params=[Param(name, str(value)) for name, value in flatten(trial.config.without_path()).items()],
+            params=[Param(name, str(value)) for name, value in flatten(trial.config.settings()).items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         self._open[trial.key] = _OpenRun(run_id, epoch)
@@ -129,7 +125,7 @@ class Tracker:
         run = self._open[trial.key]
         if not metrics.keys() & self._client.get_run(run.run_id).data.metrics.keys():
             self._log_metrics(run.run_id, metrics, run.epoch)
-        for name in (MODEL, CONFIG):
+        for name in trial.config.FILES:
             self._client.log_artifact(run.run_id, str(trial.directory / name), "model")
         self._close(trial, "FINISHED")
 
@@ -177,7 +173,9 @@ class Tracker:
         return experiment.experiment_id
 
     def _recorded(self, run: Run) -> Recorded:
-        history = [] if CURVE not in run.data.metrics else self._client.get_metric_history(run.info.run_id, CURVE)
+        history = (
+            self._client.get_metric_history(run.info.run_id, EVERY_EPOCH) if EVERY_EPOCH in run.data.metrics else []
+        )
         epoch = max((metric.step for metric in history), default=0)
         return Recorded(run.info.run_id, run.info.status, epoch, run.data.metrics, run.data.tags)
 

@@ -4,107 +4,174 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict
-from safetensors.torch import save_file
 
-from study.settings import CHECKED, flatten, merge
-from vsgae.baselines import fit_baselines
-from vsgae.nasbench101.labels import LabelConfig, Labels, load_labels
-from vsgae.predictor import PredictorConfig
-from vsgae.splits import SplitConfig, split
-from vsgae.training import TrainingConfig, train_predictor
+from study.settings import CHECKED, flatten
+from vsgae.splits import SplitConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 """Part of every trial's key. Raise it when a change of the code changes the results of an unchanged configuration."""
 
 CHECKPOINT, MODEL, CONFIG = "checkpoint.pt", "model.safetensors", "config.json"
 
+OURS = "VS-GAE"
+PER_CENT = "per cent"
 
-@dataclass(frozen=True, kw_only=True)
-class TrialConfig:
-    """All that a trial depends on.
+
+@dataclass(frozen=True)
+class Data:
+    """What a trial stands on.
 
     Args:
-        seed: of the weights and the order of batches. The split has its own.
+        description: one line for a reader: whose labels, which, of how many cells.
+        facts: what a published figure must have in common with it to be comparable: source, metric, epochs, cells.
+        caution: what a reader of its tables must know; empty if nothing.
+        is_predicted: these labels are a model's.
+    """
+
+    description: str
+    facts: Mapping[str, Any]
+    caution: str = ""
+    is_predicted: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a final metric is shown in tables.
+
+    Args:
+        title: its name.
+        block: of a table with a column a measure, the block that it is in.
+        unit: of a number, none; or ``PER_CENT``, of a share in [0, 1].
+    """
+
+    title: str
+    block: str = ""
+    unit: str = ""
+
+    def show(self, mean: float, relative_deviation: float, median: float, n: float) -> str:
+        """``0.0205 ± 3.4 % (n = 3, median 0.0200)``; a deviation in per cent is relative to the mean, one of per cents
+        is in points."""
+        if self.unit == PER_CENT:
+            figure, middle = f"{100 * mean:.2f} %", f"{100 * median:.2f} %"
+            spread = f" ± {100 * mean * relative_deviation:.2f}"
+        else:
+            figure, middle = f"{mean:.4f}", f"{median:.4f}"
+            spread = f" ± {100 * relative_deviation:.1f} %"
+        if relative_deviation != relative_deviation:
+            spread = ""
+        return f"{figure}{spread} (n = {n:.0f}{f', median {middle}' if n > 2 and median == median else ''})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig(ABC):
+    """All that a trial depends on, how it is run, and what is said of it. A subclass is a kind of trial; a study's
+    ``trains`` names it.
+
+    Args:
+        split: of the cells; it has a seed of its own.
+        seed: of the weights, the order of batches, and every other draw.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
-    model: PredictorConfig = field(default_factory=PredictorConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    MEASURES: ClassVar[Mapping[str, Measure]]
+    """The final metrics that tables show."""
+    METHODS: ClassVar[Mapping[str, str]]
+    """The methods that a trial scores, by the prefix of their metrics: baselines first, the model last."""
+    CURVE: ClassVar[str]
+    """The metric of an epoch that says how a trial is doing; lower is better."""
+    FILES: ClassVar[tuple[str, ...]] = (MODEL, CONFIG)
+    """What a finished trial leaves in its directory."""
+
     split: SplitConfig = field(default_factory=SplitConfig)
-    labels: LabelConfig = field(default_factory=LabelConfig)
     seed: int = 0
 
-    def without_path(self) -> dict[str, Any]:
-        """As nested dictionaries, without where the labels lie: the same table elsewhere is the same trial."""
-        values = asdict(self)
-        del values["labels"]["source"]
-        return values
+    @property
+    @abstractmethod
+    def epochs(self) -> int:
+        """That it trains for."""
+
+    @abstractmethod
+    def data(self) -> Data:
+        """What it stands on, loaded if need be.
+
+        Raises:
+            ValueError: it is not there, or damaged.
+        """
+
+    @property
+    def source(self) -> str | None:
+        """Of its labels, as ``--data`` names it; None for a trial without labels."""
+        return None
+
+    def data_digest(self) -> str:
+        """Of what it stands on, without loading it."""
+        return "no labels"
+
+    def resolved(self) -> Self:
+        """The same trial for a process that works in another directory."""
+        return self
+
+    def stands_on_the_same_as(self, other: TrialConfig) -> bool:
+        return self.source == other.source
+
+    def settings(self) -> dict[str, Any]:
+        """As nested dictionaries, without where anything lies on this machine."""
+        return asdict(self)
+
+    @abstractmethod
+    def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
+        """Train, evaluate once, and leave ``FILES`` in ``directory``.
+
+        Run again with the same directory, it goes on after the last finished epoch, having yielded the finished ones
+        again.
+
+        Yields:
+            For every epoch a dictionary with ``epoch`` (from 1) and its metrics; last, without ``epoch``, the final
+            metrics, of which none has the name of an epoch's.
+        """
+
+    @abstractmethod
+    def progress(self, metrics: Mapping[str, float]) -> str:
+        """An epoch in one line."""
+
+    @staticmethod
+    @abstractmethod
+    def scores(metrics: Mapping[str, float]) -> str:
+        """The final metrics in one line."""
+
+    @staticmethod
+    @abstractmethod
+    def report(metrics: Mapping[str, float]) -> str:
+        """The final metrics in several lines."""
+
+    @staticmethod
+    def remarks(scores: pd.DataFrame) -> dict[str, str]:
+        """What a reader of a table must be told, by title.
+
+        Args:
+            scores: one row a finished trial and method: ``trial`` (its name), ``method`` and the measures.
+        """
+        return {}
 
 
-def trial_key(config: TrialConfig, label_digest: str) -> str:
+def trial_key(config: TrialConfig, data_digest: str) -> str:
     """16 hexadecimal digits that name the trial by what determines its result.
 
     Of the configuration only what differs from the defaults: a setting that a later version adds, with today's
     behaviour as its default, leaves the keys of today's trials as they are.
     """
-    defaults = flatten(TrialConfig().without_path())
-    changed = {name: value for name, value in flatten(config.without_path()).items() if value != defaults[name]}
-    content = {"config": changed, "labels": label_digest, "schema": SCHEMA_VERSION}
+    defaults = flatten(type(config)().settings())
+    changed = {name: value for name, value in flatten(config.settings()).items() if value != defaults[name]}
+    content = {"config": changed, "labels": data_digest, "schema": SCHEMA_VERSION}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def run_trial(config: TrialConfig, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
-    """Train, score on the test cells once, and leave the best model in ``directory``.
-
-    Run again with the same directory, it goes on after the last finished epoch, having yielded the finished ones again.
-
-    Yields:
-        For every epoch a dictionary with ``epoch`` (from 1) and its metrics; last, without ``epoch``, the scores at the
-        epoch chosen on the validation cells (``best_validation_*``, ``test_*``) and those of the baselines on the same
-        test cells (``baseline_<name>_test_*``).
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    labels = _labels(config.labels)
-    cells, values = labels.cells, labels.values
-    parts = split(cells, config.split)
-    result = yield from train_predictor(
-        config.model,
-        config.training,
-        cells,
-        values,
-        parts,
-        seed=config.seed,
-        checkpoint=directory / CHECKPOINT,
-        device=device,
-    )
-    final = {"best_epoch": float(result.best_epoch)}
-    final |= {f"best_validation_{name}": value for name, value in result.validation.items()}
-    final |= {f"test_{name}": value for name, value in result.test.items()}
-    baselines = fit_baselines(cells, values, parts)
-    constant = baselines["constant"]["rmse"]
-    final["test_rmse_ratio"] = final["test_rmse"] / constant
-    for baseline, scores in baselines.items():
-        final |= {f"baseline_{baseline}_test_{name}": value for name, value in scores.items()}
-        final[f"baseline_{baseline}_test_rmse_ratio"] = scores["rmse"] / constant
-    for name in ("train", "validation", "test"):
-        final[f"{name}_cells"] = float(len(getattr(parts, name)))
-
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
-    save_file(weights, directory / MODEL)
-    stands_on = {"labels": {"description": labels.description, "digest": labels.digest}}
-    (directory / CONFIG).write_text(json.dumps(merge(config.without_path(), stands_on), indent=2) + "\n")
-    yield final
-
-
-@lru_cache(maxsize=1)
-def _labels(config: LabelConfig) -> Labels:
-    """Kept for the next trial in this process."""
-    return load_labels(config)

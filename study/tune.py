@@ -27,15 +27,14 @@ from ray import tune
 
 import study
 import vsgae
-from study.console import describe, progress, say, scores
+from study.console import describe, say
 from study.space import Resources, Trial
-from study.trial import TrialConfig, run_trial
-from vsgae.nasbench101.labels import LabelConfig, Labels
+from study.trial import TrialConfig
 
 if TYPE_CHECKING:  # a trial's process needs no MLflow
     from study.tracking import Tracker
 
-METRIC = "validation_rmse"
+SCORE = "score"  # what Tune and Optuna are told of an epoch: the trial's CURVE
 RETRIES = 2
 PROGRESS_SECONDS = 60.0
 
@@ -89,8 +88,8 @@ def running_ray(address: str | None, resources: Resources, gpus_per_trial: float
         ray.shutdown()
 
 
-def run_trials(trials: Sequence[Trial], tracker: Tracker, labels: Mapping[LabelConfig, Labels], room: Room) -> None:
-    """Run ``trials`` to their end, failures included, and record them. ``labels`` are what they stand on."""
+def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
+    """Run ``trials`` to their end, failures included, and record them."""
     import optuna  # not at the top, since a trial's process needs none of it
     from optuna.distributions import CategoricalDistribution
     from ray.tune.search.optuna import OptunaSearch
@@ -102,7 +101,7 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, labels: Mapping[LabelC
         job.directory.mkdir(parents=True, exist_ok=True)
     search = OptunaSearch(
         {"trial": CategoricalDistribution(list(jobs))},
-        metric=METRIC,
+        metric=SCORE,
         mode="min",
         points_to_evaluate=[{"trial": key} for key in jobs],
         sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: every point is given
@@ -120,7 +119,7 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, labels: Mapping[LabelC
         run_config=tune.RunConfig(
             name=trials[0].study,
             storage_path=str(storage),
-            callbacks=[_Recorder(trials, tracker, labels, room.device)],
+            callbacks=[_Recorder(trials, tracker, room.device)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -151,23 +150,21 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
             import torch
 
             torch.cuda.set_per_process_memory_fraction(job.gpus)
-        for metrics in run_trial(job.config, job.directory, job.device):
-            score = metrics.get(METRIC, score)
-            tune.report({METRIC: score, "record": metrics})
+        for metrics in job.config.run(job.directory, job.device):
+            score = metrics.get(job.config.CURVE, score)
+            tune.report({SCORE: score, "record": metrics})
     except Exception as error:
         failure = {"error": describe(error), "traceback": traceback.format_exc()}
-        tune.report({METRIC: score, "failure": failure})
+        tune.report({SCORE: score, "failure": failure})
         raise
 
 
 class _Recorder(tune.Callback):
     """Records what trials report, and prints one line an event. Runs in the driver."""
 
-    def __init__(
-        self, trials: Sequence[Trial], tracker: Tracker, labels: Mapping[LabelConfig, Labels], device: str
-    ) -> None:
+    def __init__(self, trials: Sequence[Trial], tracker: Tracker, device: str) -> None:
         self._trials = {trial.key: trial for trial in trials}
-        self._tracker, self._labels, self._device = tracker, labels, device
+        self._tracker, self._device = tracker, device
         self._failures: dict[str, dict[str, str]] = {}
         self._final: dict[str, dict[str, float]] = {}
         self._begun: dict[str, float] = {}
@@ -180,7 +177,7 @@ class _Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
         self._failures.pop(ours.key, None)
-        epoch = self._tracker.start(ours, labels=self._labels[ours.config.labels].description, device=self._device)
+        epoch = self._tracker.start(ours, device=self._device)
         self._begun[ours.key] = self._spoken[ours.key] = time.monotonic()
         say(ours, f"goes on after epoch {epoch}" if epoch else f"started on {self._device}")
 
@@ -196,7 +193,7 @@ class _Recorder(tune.Callback):
             self._final[ours.key] = metrics
         elif self._tracker.log_epoch(ours, metrics) and (time.monotonic() - self._spoken[ours.key] >= PROGRESS_SECONDS):
             self._spoken[ours.key] = time.monotonic()
-            say(ours, progress(ours, metrics))
+            say(ours, ours.config.progress(metrics))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
@@ -204,7 +201,7 @@ class _Recorder(tune.Callback):
         self._tracker.finish(ours, metrics)
         shutil.rmtree(ours.directory)
         minutes = (time.monotonic() - self._begun[ours.key]) / 60
-        say(ours, f"finished after {minutes:.1f} min, {scores(metrics)}")
+        say(ours, f"finished after {minutes:.1f} min, {ours.config.scores(metrics)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]

@@ -16,4 +16,8 @@ def train(generator: Generator[dict, None, Any], epochs: int | None = None) -> t
             metrics.append(next(generator))
         except StopIteration as stop:
             result = stop.value
-    return [{name: epoch[name] for name in epoch if name not in TIMINGS} for epoch in metrics], result
+    return [without_times(epoch) for epoch in metrics], result
+
+
+def without_times(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name not in TIMINGS}

@@ -166,8 +166,8 @@ def spot_check(model: VSGAE, cells: Cells, *, seed: int, points: int = 1000) -> 
         points: of the prior.
 
     Returns:
-        ``held_out_loss``, ``held_out_reconstruction`` (exact, greedily from the mean) and ``prior_validity`` (one draw a
-        point of N(0, I)).
+        ``held_out_loss``, ``held_out_reconstruction`` (exact, greedily from the mean) and ``prior_validity`` (one draw
+        a point of N(0, I)).
     """
     device = next(model.parameters()).device
     cells, generator = cells.to(device), torch.Generator(device).manual_seed(seed)

@@ -56,6 +56,10 @@ class Split:
                 f"a split with {len(self.train)} training and {len(self.test)} test cells; neither may be empty"
             )
 
+    def counts(self) -> dict[str, float]:
+        """``train_cells``, ``validation_cells`` and ``test_cells``."""
+        return {f"{part}_cells": float(len(getattr(self, part))) for part in ("train", "validation", "test")}
+
 
 def split(cells: Cells, config: SplitConfig) -> Split:
     """Split ``cells``.

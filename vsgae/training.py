@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,11 @@ from vsgae.splits import Split
 
 CHECKPOINT_VERSION = 2  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""Of the matrix products in training: float32; TensorFloat-32, where the GPU has it; or bfloat16 (autocast), on the CPU
+too. Evaluation is in float32."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +43,7 @@ class TrainingConfig:
         epochs: 50 in figures 6 and 7 and table 1, 100 in section 7.3.
         loss: ``mse``, or ``huber``, which is less drawn to the few cells that failed to train.
         huber_delta: the error, in the unit of the labels, from which on the Huber loss grows linearly.
+        precision: of the training's matrix products, see :data:`PRECISIONS`; weights are float32 in each.
     """
 
     lr: float = 1e-5
@@ -44,6 +51,7 @@ class TrainingConfig:
     epochs: int = 50
     loss: Literal["mse", "huber"] = "mse"
     huber_delta: float = 0.01
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in ("lr", "huber_delta"):
@@ -54,6 +62,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.loss not in ("mse", "huber"):
             raise ValueError(f"loss is {self.loss!r}; allowed are mse, huber")
+        _check_precision(self.precision)
 
     def loss_function(self) -> nn.Module:
         return nn.MSELoss() if self.loss == "mse" else nn.HuberLoss(delta=self.huber_delta)
@@ -121,10 +130,13 @@ def train_predictor(
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(refined_train))).to(device)
         loss_sum, square_sum = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in order.split(config.batch_size):
-            predicted, true = model(refined_train[batch]), train_values[batch]
-            loss = loss_function(predicted, true)
-            optimizer.zero_grad()
-            loss.backward()
+            true = train_values[batch]
+            with _multiplied_in(config.precision, device) as forward:
+                with forward:
+                    predicted = model(refined_train[batch])
+                    loss = loss_function(predicted, true)
+                optimizer.zero_grad()
+                loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(batch)
             square_sum += (predicted.detach() - true).square().sum()
@@ -171,6 +183,7 @@ class AutoencoderTrainingConfig:
         batch_size: cells a step; the last batch of an epoch may be smaller.
         epochs: passes over the training cells.
         train_share: of the training cells, in (0, 1], the share that is used: the first of a random order.
+        precision: as in :class:`TrainingConfig`.
     """
 
     lr: float = 1e-4
@@ -182,6 +195,7 @@ class AutoencoderTrainingConfig:
     batch_size: int = 128
     epochs: int = 300
     train_share: float = 1.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < float("inf"):
@@ -200,6 +214,7 @@ class AutoencoderTrainingConfig:
             raise ValueError(f"train_share is {self.train_share}; it must be above 0 and at most 1")
         if self.schedule not in ("plateau", "cosine", "constant"):
             raise ValueError(f"schedule is {self.schedule!r}; allowed are plateau, cosine, constant")
+        _check_precision(self.precision)
 
 
 def train_autoencoder(
@@ -254,9 +269,11 @@ def train_autoencoder(
         for batch in order.split(config.batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = rate.at(step)
-            losses = model.loss(cells[batch], refined[batch], noise)
-            optimizer.zero_grad()
-            losses["loss"].backward()
+            with _multiplied_in(config.precision, device) as forward:
+                with forward:
+                    losses = model.loss(cells[batch], refined[batch], noise)
+                optimizer.zero_grad()
+                losses["loss"].backward()
             if config.max_norm < float("inf"):
                 nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
             optimizer.step()
@@ -275,6 +292,22 @@ def train_autoencoder(
         run.record(metrics)
         yield metrics
     return model
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
+
+
+@contextmanager
+def _multiplied_in(precision: str, device: str | torch.device) -> Iterator[torch.autocast]:
+    """A step's precision; what is yielded is the forward pass's own context."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _LearningRate:

@@ -26,6 +26,21 @@ configurations:
 """
 
 
+TINY = """\
+description: An autoencoder that is small in every way
+trains: autoencoder
+published: table2
+columns: measures
+base:
+  model: {encoder: {node_dim: 8, graph_dim: 4}}
+  evaluation: {cells: 20, samples: 2, points: 20, decodings: 2}
+configurations:
+  only: {}
+local:
+  training: {epochs: 1, train_share: 0.001}
+"""
+
+
 def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -33,7 +48,7 @@ def files_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "unknown study 'nonsense'; there are: small, table1"),
+        (["nonsense"], "unknown study 'nonsense'; there are: small, table1, table2"),
         (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
         (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, batch_size, epochs"),
         (["small", "--set", "training.lr=-1"], "training: lr is -1.0; it must be greater than 0"),
@@ -42,6 +57,7 @@ def files_in(folder: Path) -> list[str]:
         (["small", "--trial", "-1"], "there is no trial -1; small has the trials 0 to 5"),
         (["small", "--data", "nonsense"], "nonsense"),
         (["small", "--data", "absent.csv"], "absent.csv"),
+        (["small", "--minutes", "0"], "minutes is 0; it must be above 0"),
         (["small", "--gpus-per-trial", "1.5"], "gpus is 1.5; it must be between 0 and 1, or a whole number"),
         (["small", "--local", "--address", "auto"], "--local runs in this process; it takes no --address auto"),
     ],
@@ -153,6 +169,45 @@ def test_local_trials_one_after_the_other_end_in_the_table_and_a_trial_cut_off_g
     assert len(client.search_runs([client.get_experiment_by_name("small").experiment_id])) == 6
 
 
+def test_a_local_trial_stops_when_its_minutes_are_over_and_goes_on_later(
+    study_folder: Path, database: Path, small_table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["small", "--local", "--data", str(small_table), "--set", "training.epochs=100000"]
+    for _ in range(2):
+        assert main([*command, "--minutes", "0.05"]) == 3
+        assert "stopped after 0.05 minutes; the same command goes on from here" in capsys.readouterr().err
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    (run,) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert (run.info.status, run.data.tags["attempt"]) == ("KILLED", "2")
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_local_makes_a_study_as_small_as_its_file_says(
+    study_folder: Path, database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study_folder / "search_spaces" / "tiny.yaml").write_text(TINY)
+    assert main(["tiny", "--local"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(
+        "labels: none needed; the 423,624 enumerated cells\n"
+        "local: a small version of tiny, with training.epochs=1 training.train_share=0.001\n"
+    )
+    assert "of 42,362 held-out cells reconstructed" in output
+    assert "| VS-GAE, training.epochs=1 training.train_share=0.001, only |" in Path("results/tiny.md").read_text()
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "model")} == {
+        "model/config.json",
+        "model/latent.csv",
+        "model/model.safetensors",
+    }
+    assert main(["tiny", "--plan"]) == 0
+    assert "training.epochs" not in capsys.readouterr().out
+    assert main(["tiny", "--plan", "--local", "--set", "training.epochs=300"]) == 0
+    assert "only/seed=0 training.train_share=0.001 " in capsys.readouterr().out
+
+
 def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tried_again(
     study_folder: Path,
     database: Path,
@@ -166,7 +221,7 @@ def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tri
         def broken(*arguments: object) -> None:
             raise ValueError("a broken baseline")
 
-        patch.setattr("study.trial.fit_baselines", broken)
+        patch.setattr("study.predictor.fit_baselines", broken)
         with pytest.raises(ValueError, match="a broken baseline"):
             main(command)
     main([*command, "--plan"])

@@ -32,7 +32,29 @@ def test_table1_is_three_tasks_with_five_repeats_of_the_papers_configuration(sma
 @pytest.mark.parametrize("name", sorted(study_files()))
 def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path) -> None:
     study = load_study(name)
-    assert len(plan_trials(study, {}, str(small_table))) == len(study.configurations) * study.repeats
+    source = str(small_table) if study.trains == "predictor" else None
+    assert len(plan_trials(study, {}, source)) == len(study.configurations) * study.repeats
+    assert {trial.setting for trial in plan_trials(study, {}, source)} == {study.setting}
+    assert plan_trials(study, study.local, source)
+
+
+def test_table2_is_two_readings_with_five_repeats_of_the_papers_configuration() -> None:
+    study = load_study("table2")
+    trials = plan_trials(study, {})
+    assert [trial.name for trial in trials[::5]] == ["text/seed=0", "published code/seed=0"]
+    text, code = (trial.config for trial in trials[::5])
+    assert text == type(text)()  # the defaults are the text
+    assert (text.model.encoder.node_dim, text.model.encoder.graph_dim, text.model.alpha) == (250, 56, 0.005)
+    assert (text.training.lr, text.training.batch_size, text.training.epochs) == (1e-4, 128, 300)
+    assert (code.model.kl_reduction, code.model.noise) == ("sum", 0.01)
+    changed = {name for name, value in vars(code.model.decoder).items() if value != getattr(text.model.decoder, name)}
+    assert changed == {"edge_loss", "first_edge", "init_node_readout", "single_node"}
+    assert (code.training, code.evaluation, code.split) == (text.training, text.evaluation, text.split)
+
+
+def test_a_study_without_labels_takes_none(small_table: Path) -> None:
+    with pytest.raises(ValueError, match=r"^table2 needs no labels; it takes no --data .*invented\.csv$"):
+        plan_trials(load_study("table2"), {}, str(small_table))
 
 
 def test_overrides_make_a_setting_named_after_what_they_change(study_folder: Path, small_table: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from study.space import Study, Trial, load_study, plan_trials
 from study.tables import Published, write_tables
 from study.tracking import Recorded
-from vsgae.nasbench101.labels import LabelConfig, Labels, load_labels
 
 HUBER = {"training.loss": "huber"}
 
@@ -24,11 +23,6 @@ def study(study_folder: Path) -> Study:
 @pytest.fixture
 def trials(study: Study, small_table: Path) -> list[Trial]:
     return plan_trials(study, {}, str(small_table))
-
-
-@pytest.fixture
-def labels(trials: list[Trial]) -> dict[LabelConfig, Labels]:
-    return {config: load_labels(config) for config in {trial.config.labels for trial in trials}}
 
 
 def finished(trial: Trial, test_rmse: float) -> Recorded:
@@ -61,12 +55,10 @@ def written(files: list[Path]) -> tuple[pd.DataFrame, str, str]:
     return pd.read_csv(files[0]), files[1].read_text(), files[2].read_text()
 
 
-def test_a_table_states_n_mean_and_relative_sample_deviation(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
-) -> None:
+def test_a_table_states_n_mean_and_relative_sample_deviation(study: Study, trials: list[Trial]) -> None:
     rmse = {trial.key: 0.02 + 0.001 * trial.index for trial in trials}
     runs = {trial.key: finished(trial, rmse[trial.key]) for trial in trials}
-    table, markdown, latex = written(write_tables(study, trials, runs, labels, command="the command"))
+    table, markdown, latex = written(write_tables(study, trials, runs, command="the command"))
     row = table[(table["method"] == "VS-GAE") & (table["configuration"] == "zero-shot-6")].iloc[0]
     own = [rmse[trial.key] for trial in trials if trial.configuration == "zero-shot-6"]
     assert row["setting"] == "small"
@@ -75,21 +67,19 @@ def test_a_table_states_n_mean_and_relative_sample_deviation(
     assert row["test_rmse_relative_std"] == pytest.approx(statistics.stdev(own) / statistics.mean(own), rel=1e-4)
     assert "| VS-GAE, small | 0.0205 ± 3.4 % (n = 2) | 0.0225 ± 3.1 % (n = 2) | 0.0245 ± 2.9 % (n = 2) |" in markdown
     assert "VS-GAE, small & 0.0205 $\\pm$ 3.4 \\% (n = 2) & " in latex
-    description = next(iter(labels.values())).description
+    description = trials[0].config.data().description
     for text in (description, "the command", "abc", "ddof = 1", "prediction: 190 / 27 / 54"):
         assert text in markdown
     assert set(table["labels"]) == {description}
 
 
-def test_a_trial_that_predicts_a_constant_counts_in_the_errors_and_is_named(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
-) -> None:
+def test_a_trial_that_predicts_a_constant_counts_in_the_errors_and_is_named(study: Study, trials: list[Trial]) -> None:
     study = replace(study, repeats=3)
-    trials = plan_trials(study, {}, trials[0].config.labels.source)
+    trials = plan_trials(study, {}, trials[0].config.source)
     runs = {trial.key: finished(trial, 0.02) for trial in trials}
     runs[trials[2].key] = finished(trials[2], 0.8)
     runs[trials[2].key].metrics["test_kendall_tau"] = float("nan")
-    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    table, markdown, _ = written(write_tables(study, trials, runs, command=""))
     assert "| VS-GAE, small | 0.2800 ± 160.8 % (n = 3, median 0.0200) | 0.0200 ± 0.0 % (n = 3, median" in markdown
     assert "| VS-GAE, small | 0.5000 ± 0.0 % (n = 2) | 0.5000 ± 0.0 % (n = 3, median" in markdown
     assert "1 of the 9 VS-GAE trials ended in the same prediction for every cell" in markdown
@@ -97,12 +87,10 @@ def test_a_trial_that_predicts_a_constant_counts_in_the_errors_and_is_named(
     assert table.loc[table["method"] == "VS-GAE", "test_kendall_tau_n"].tolist() == [2, 3, 3]
 
 
-def test_baselines_stand_above_the_model_once(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
-) -> None:
+def test_baselines_stand_above_the_model_once(study: Study, trials: list[Trial], small_table: Path) -> None:
     others = plan_trials(study, HUBER, str(small_table))
     runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]}
-    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    table, markdown, _ = written(write_tables(study, trials, runs, command=""))
     block = markdown.split("## Test RMSE\n")[1].split("##")[0]
     rows = [line.split("|")[1].strip() for line in block.splitlines() if line.startswith("|")][2:]
     assert rows == [
@@ -120,81 +108,100 @@ def test_baselines_stand_above_the_model_once(
 
 
 def test_a_setting_with_another_split_has_baselines_of_its_own(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
+    study: Study, trials: list[Trial], small_table: Path
 ) -> None:
     others = plan_trials(study, {"split.seed": 1}, str(small_table))
     runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]}
-    _, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    _, markdown, _ = written(write_tables(study, trials, runs, command=""))
     assert "| constant predictor, split.seed=1 |" in markdown
 
 
 def test_another_setting_is_shown_only_when_all_of_its_trials_are_finished(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], small_table: Path
+    study: Study, trials: list[Trial], small_table: Path
 ) -> None:
     others = plan_trials(study, HUBER, str(small_table))
     runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others[:-1]]}
-    _, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    _, markdown, _ = written(write_tables(study, trials, runs, command=""))
     assert "huber" not in markdown
-    _, markdown, _ = written(write_tables(study, others, runs, labels, command=""))
+    _, markdown, _ = written(write_tables(study, others, runs, command=""))
     assert "VS-GAE, training.loss=huber" in markdown
     assert "VS-GAE, small" in markdown
     others_only = {key: run for key, run in runs.items() if key not in {trial.key for trial in trials}}
-    _, markdown, _ = written(write_tables(study, others, others_only, labels, command=""))
+    _, markdown, _ = written(write_tables(study, others, others_only, command=""))
     assert "VS-GAE, small" not in markdown
     assert "| constant predictor |" in markdown
 
 
 def test_runs_on_other_labels_and_of_settings_that_are_gone_are_not_shown(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels], study_folder: Path, small_table: Path
+    study: Study, trials: list[Trial], study_folder: Path, small_table: Path
 ) -> None:
     Path("less.csv").write_text("".join(small_table.read_text().splitlines(keepends=True)[:-1]))
     others = plan_trials(study, HUBER, "less.csv")
     gone = finished(trials[0], 0.02)
     gone = replace(gone, tags={**gone.tags, "overrides": json.dumps({"training.momentum": 0.9})})
     runs = {trial.key: finished(trial, 0.02) for trial in [*trials, *others]} | {"gone": gone}
-    table, _, _ = written(write_tables(study, trials, runs, labels, command=""))
+    table, _, _ = written(write_tables(study, trials, runs, command=""))
     assert set(table["setting"]) == {"small", "Friede et al. 2019, Table 1"}
 
 
-def test_a_failed_trial_is_a_row_with_its_error(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
-) -> None:
+def test_a_failed_trial_is_a_row_with_its_error(study: Study, trials: list[Trial]) -> None:
     runs = {trial.key: finished(trial, 0.02) for trial in trials[1:]} | {trials[0].key: failed(trials[0])}
-    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    table, markdown, _ = written(write_tables(study, trials, runs, command=""))
     row = table[table["method"] == "failed"].iloc[0]
     assert (row["configuration"], row["note"]) == ("prediction", "seed 0: ValueError: a | b")
     assert "| prediction | small | seed 0: ValueError: a \\| b |" in markdown
     assert "| VS-GAE, small | 0.0200 (n = 1) | 0.0200 ± 0.0 % (n = 2) |" in markdown
 
 
-def test_a_table_of_nothing_but_failures_can_be_written(
-    study: Study, trials: list[Trial], labels: dict[LabelConfig, Labels]
-) -> None:
+def test_a_table_of_nothing_but_failures_can_be_written(study: Study, trials: list[Trial]) -> None:
     runs = {trial.key: failed(trial) for trial in trials}
-    table, markdown, _ = written(write_tables(study, trials, runs, labels, command=""))
+    table, markdown, _ = written(write_tables(study, trials, runs, command=""))
     assert (table["method"] == "failed").sum() == 6
     assert "VS-GAE" not in markdown.split("## Failed trials")[0].split("## Test RMSE")[1]
 
 
-def test_the_published_figures_are_the_papers_and_comparable_only_on_the_same_labels(
-    labels: dict[LabelConfig, Labels],
-) -> None:
+def test_the_published_figures_are_the_papers_and_comparable_only_on_the_same_labels(trials: list[Trial]) -> None:
     published = Published.read("table1")
-    assert {name: value["mean"] for name, value in published.values.items()} == {
-        "prediction": 0.0487,
-        "zero-shot-6": 0.0526,
-        "zero-shot-7": 0.0571,
+    assert published.values == {
+        "prediction": {"test_rmse": {"mean": 0.0487, "relative_deviation": 0.003}},
+        "zero-shot-6": {"test_rmse": {"mean": 0.0526, "relative_deviation": 0.04}},
+        "zero-shot-7": {"test_rmse": {"mean": 0.0571, "relative_deviation": 0.014}},
     }
-    assert [value["relative_deviation"] for value in published.values.values()] == [0.003, 0.04, 0.014]
-    assert {name: value["mean"] for name, value in Published.read("table2").values.items()} == {
-        "reconstruction": 99.99,
-        "validity": 95.09,
+    assert Published.read("table2").values == {
+        "text": {"test_reconstruction": {"mean": 0.9999}, "test_validity": {"mean": 0.9509}}
     }
-    (measured,) = labels.values()
-    assert published.not_comparable(measured) == (
-        "other labels: source invented.csv, not official, cells 271, not 423624"
-    )
+    data = trials[0].config.data()
+    assert published.not_comparable(data) == "other labels: source invented.csv, not official, cells 271, not 423624"
     same = replace(published, labels={"source": "invented.csv", "metric": "validation_accuracy", "cells": 271})
-    assert same.not_comparable(measured) == ""
+    assert same.not_comparable(data) == ""
     with pytest.raises(ValueError, match=r"published is 'table9'; results/paper.yaml has table1, table2"):
         Published.read("table9")
+
+
+def decoded(trial: Trial, reconstruction: float) -> Recorded:
+    metrics = dict.fromkeys(type(trial.config).MEASURES, reconstruction)
+    metrics |= {"train_cells": 381262.0, "validation_cells": 0.0, "test_cells": 42362.0}
+    return replace(finished(trial, 0.0), metrics=metrics)
+
+
+def test_where_columns_are_measures_every_configuration_is_a_row_and_shares_are_per_cent(study_folder: Path) -> None:
+    study = load_study("table2")
+    trials = plan_trials(study, {})
+    runs = {trial.key: decoded(trial, 0.95 + 0.01 * trial.config.seed) for trial in trials[:8]}
+    others = plan_trials(study, {"training.epochs": 1})
+    runs |= {trial.key: decoded(trial, 0.5) for trial in others}
+    files = write_tables(study, trials, runs, command="")
+    block = files[1].read_text().split("## Table 2\n")[1].split("##")[0]
+    assert [line for line in block.splitlines() if line] == [
+        "|  | Reconstruction accuracy | Prior validity |",
+        "| --- | --- | --- |",
+        "| published, Friede et al. 2019, Table 2, text | 99.99 % (n = 1) | 95.09 % (n = 1) |",
+        "| VS-GAE, text | 97.00 % ± 1.58 (n = 5, median 97.00 %) | 97.00 % ± 1.58 (n = 5, median 97.00 %) |",
+        "| VS-GAE, published code | 96.00 % ± 1.00 (n = 3, median 96.00 %) | 96.00 % ± 1.00 (n = 3, median 96.00 %) |",
+        "| VS-GAE, training.epochs=1, text | 50.00 % ± 0.00 (n = 5, median 50.00 %) "
+        "| 50.00 % ± 0.00 (n = 5, median 50.00 %) |",
+        "| VS-GAE, training.epochs=1, published code | 50.00 % ± 0.00 (n = 5, median 50.00 %) "
+        "| 50.00 % ± 0.00 (n = 5, median 50.00 %) |",
+    ]
+    assert "VS-GAE, text & 97.00 \\% $\\pm$ 1.58 (n = 5" in files[2].read_text()
+    assert pd.read_csv(files[0])["test_novel_n"].tolist()[1:] == [5, 3, 5, 5]

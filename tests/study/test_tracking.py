@@ -45,7 +45,7 @@ def test_asking_what_is_recorded_creates_nothing(study_folder: Path) -> None:
 
 def test_a_finished_trial_is_one_run_with_parameters_curves_tags_and_the_model(trials: list[Trial]) -> None:
     tracker, trial = Tracker("small"), trials[3]
-    assert tracker.start(trial, labels="invented ones", device="cpu") == 0
+    assert tracker.start(trial, device="cpu") == 0
     assert [tracker.log_epoch(trial, epoch(number)) for number in (1, 2, 3)] == [True] * 3
     leave_model(trial)
     tracker.finish(trial, {"test_rmse": 0.5, "best_epoch": 3.0})
@@ -63,8 +63,8 @@ def test_a_finished_trial_is_one_run_with_parameters_curves_tags_and_the_model(t
         "setting": "small",
         "overrides": "{}",
         "label_source": "invented.csv",
-        "labels": "invented ones",
-        "label_digest": trial.label_digest,
+        "labels": trial.config.data().description,
+        "label_digest": trial.data_digest,
         "device": "cpu",
         "git_commit": git_commit(),
         "attempt": "1",
@@ -81,13 +81,13 @@ def test_a_finished_trial_is_one_run_with_parameters_curves_tags_and_the_model(t
 
 def test_a_run_whose_driver_died_is_opened_again_and_gets_each_epoch_once(trials: list[Trial]) -> None:
     trial, dead = trials[0], Tracker("small")
-    dead.start(trial, labels="", device="cpu")
+    dead.start(trial, device="cpu")
     dead.log_epoch(trial, epoch(1))
     dead.log_epoch(trial, epoch(2))
     assert dead.runs()[trial.key].state == "cut off at epoch 2"
 
     tracker = Tracker("small")
-    assert tracker.start(trial, labels="", device="cpu") == 2
+    assert tracker.start(trial, device="cpu") == 2
     assert [tracker.log_epoch(trial, epoch(number)) for number in (1, 2, 3)] == [False, False, True]
     leave_model(trial)
     tracker.finish(trial, {"test_rmse": 0.5})
@@ -100,12 +100,12 @@ def test_scores_recorded_before_the_driver_died_are_not_recorded_again(
     trials: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial, dead = trials[0], Tracker("small")
-    dead.start(trial, labels="", device="cpu")
+    dead.start(trial, device="cpu")
     dead.log_epoch(trial, epoch(1))
     with pytest.raises(OSError, match=MODEL):  # the model is not there yet: the driver dies between scores and model
         dead.finish(trial, {"test_rmse": 0.5})
     tracker = Tracker("small")
-    tracker.start(trial, labels="", device="cpu")
+    tracker.start(trial, device="cpu")
     leave_model(trial)
     tracker.finish(trial, {"test_rmse": 0.5})
     (run,) = all_runs()
@@ -115,13 +115,13 @@ def test_scores_recorded_before_the_driver_died_are_not_recorded_again(
 
 def test_a_failed_run_keeps_its_error_until_it_is_tried_again(trials: list[Trial]) -> None:
     tracker, trial = Tracker("small"), trials[0]
-    tracker.start(trial, labels="", device="cpu")
+    tracker.start(trial, device="cpu")
     tracker.fail(trial, "ValueError: no", "Traceback ...")
     (run,) = all_runs()
     assert run.info.status == "FAILED"
     assert tracker.runs()[trial.key].state == "failed: ValueError: no"
     assert [file.path for file in client().list_artifacts(run.info.run_id, "error")] == ["error/traceback.txt"]
-    tracker.start(trial, labels="", device="cpu")
+    tracker.start(trial, device="cpu")
     (run,) = all_runs()
     assert run.info.status == "RUNNING"
     assert "error" not in run.data.tags
@@ -130,14 +130,14 @@ def test_a_failed_run_keeps_its_error_until_it_is_tried_again(trials: list[Trial
 def test_an_interrupted_study_leaves_no_run_running(trials: list[Trial]) -> None:
     tracker = Tracker("small")
     for trial in trials[:2]:
-        tracker.start(trial, labels="", device="cpu")
+        tracker.start(trial, device="cpu")
     tracker.interrupt()
     assert {run.info.status for run in all_runs()} == {"KILLED"}
     assert tracker.runs()[trials[0].key].state == "cut off at epoch 0"
 
 
 def test_a_deleted_experiment_is_an_error_that_says_what_to_do(trials: list[Trial]) -> None:
-    Tracker("small").start(trials[0], labels="", device="cpu")
+    Tracker("small").start(trials[0], device="cpu")
     client().delete_experiment(client().get_experiment_by_name("small").experiment_id)
     with pytest.raises(ValueError, match="the MLflow experiment 'small' is deleted; restore it"):
-        Tracker("small").start(trials[1], labels="", device="cpu")
+        Tracker("small").start(trials[1], device="cpu")

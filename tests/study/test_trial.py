@@ -1,79 +1,25 @@
 from __future__ import annotations
 
-import itertools
-import json
 import math
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from study.settings import build, merge
 from study.space import load_study, plan_trials, study_files
-from study.trial import CHECKPOINT, CONFIG, MODEL, TrialConfig, run_trial
-from vsgae.evaluation import predict, regression_metrics
-from vsgae.nasbench101.labels import load_labels
-from vsgae.predictor import AccuracyPredictor
-from vsgae.splits import split
+from study.trial import PER_CENT, Measure
 
-
-def small_config(small_table: Path, **changes: object) -> TrialConfig:
-    return build(
-        TrialConfig,
-        merge(
-            {
-                "model": {"encoder": {"node_dim": 6, "graph_dim": 4, "rounds": 1}, "hidden": [3]},
-                "training": {"lr": 0.01, "batch_size": 32, "epochs": 3},
-                "labels": {"source": str(small_table)},
-            },
-            changes,
-        ),
-    )
-
-
-def without_times(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in ("seconds", "cells_per_second")}
-
-
-def test_a_trial_yields_its_epochs_and_then_its_scores_beside_both_baselines(tmp_path: Path, small_table: Path) -> None:
-    *epochs, final = run_trial(small_config(small_table), tmp_path)
-    assert [metrics["epoch"] for metrics in epochs] == [1, 2, 3]
-    best = min(epochs, key=lambda metrics: metrics["validation_rmse"])
-    assert "epoch" not in final
-    assert final["best_epoch"] == best["epoch"]
-    assert final["best_validation_rmse"] == best["validation_rmse"]
-    assert final["train_cells"] + final["validation_cells"] + final["test_cells"] == 271
-    assert final["test_rmse_ratio"] == final["test_rmse"] / final["baseline_constant_test_rmse"]
-    assert final["baseline_constant_test_rmse_ratio"] == 1
-    assert 0 < final["baseline_boosted_trees_test_rmse"] < final["baseline_constant_test_rmse"]
-    assert {"test_kendall_tau", "test_spearman", "test_r2", "test_mae"} <= final.keys()
-
-
-def test_the_model_that_is_left_has_the_scores_that_were_reported(tmp_path: Path, small_table: Path) -> None:
-    config = small_config(small_table)
-    *_, final = run_trial(config, tmp_path)
-    model = AccuracyPredictor(config.model)
-    model.load_state_dict(load_file(tmp_path / MODEL))
-    labels = load_labels(config.labels)
-    test = split(labels.cells, config.split).test
-    assert regression_metrics(predict(model, labels.cells[test]), labels.values[test])["rmse"] == final["test_rmse"]
-    written = json.loads((tmp_path / CONFIG).read_text())
-    assert written["model"]["encoder"]["node_dim"] == 6
-    assert str(small_table) not in (tmp_path / CONFIG).read_text()
-
-
-def test_a_trial_that_was_cut_off_goes_on_to_the_same_numbers(tmp_path: Path, small_table: Path) -> None:
-    config = small_config(small_table)
-    whole = [without_times(metrics) for metrics in run_trial(config, tmp_path / "whole")]
-    for _ in itertools.islice(run_trial(config, tmp_path / "cut"), 2):
-        pass
-    trained = torch.load(tmp_path / "cut" / CHECKPOINT, weights_only=True)["history"]
-    assert len(trained) == 2
-    resumed = list(run_trial(config, tmp_path / "cut"))
-    assert [metrics["seconds"] for metrics in resumed[:2]] == [metrics["seconds"] for metrics in trained]
-    for expected, metrics in zip(whole, resumed, strict=True):
-        assert without_times(metrics) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+SMALL = {
+    "predictor": {"training.epochs": 1, "training.batch_size": 1024},
+    "autoencoder": {
+        "training.epochs": 1,
+        "training.train_share": 0.001,
+        "training.batch_size": 1024,
+        "evaluation.cells": 20,
+        "evaluation.samples": 1,
+        "evaluation.points": 20,
+        "evaluation.decodings": 1,
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -83,8 +29,21 @@ def test_a_trial_that_was_cut_off_goes_on_to_the_same_numbers(tmp_path: Path, sm
 def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cpu(
     name: str, configuration: str, tmp_path: Path, small_table: Path
 ) -> None:
-    trials = plan_trials(load_study(name), {"training.epochs": 1, "training.batch_size": 1024}, str(small_table))
-    trial = next(trial for trial in trials if trial.configuration == configuration)
-    epoch, final = run_trial(trial.config, tmp_path)
+    study = load_study(name)
+    source = str(small_table) if study.trains == "predictor" else None
+    trials = plan_trials(study, SMALL[study.trains], source)
+    config = next(trial.config for trial in trials if trial.configuration == configuration)
+    epoch, final = config.run(tmp_path)
     assert math.isfinite(epoch["train_loss"])
-    assert math.isfinite(final["test_rmse"])
+    assert all(math.isfinite(final[measure]) or measure in ("test_novel", "test_unique") for measure in config.MEASURES)
+    assert not final.keys() & epoch.keys()
+    assert all((tmp_path / file).stat().st_size for file in config.FILES)
+    for text in (config.progress(epoch), config.scores(final)):
+        assert "\n" not in text
+    assert config.report(final)
+
+
+def test_a_measure_is_shown_with_the_deviation_that_its_unit_has() -> None:
+    assert Measure("RMSE").show(0.02, 0.034, 0.019, 3) == "0.0200 ± 3.4 % (n = 3, median 0.0190)"
+    assert Measure("Validity", unit=PER_CENT).show(0.5, 0.02, 0.51, 3) == "50.00 % ± 1.00 (n = 3, median 51.00 %)"
+    assert Measure("RMSE").show(0.02, math.nan, math.nan, 1) == "0.0200 (n = 1)"

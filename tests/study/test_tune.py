@@ -153,6 +153,14 @@ def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) 
     assert "KILLED" in {run.info.status for run in all_runs()}
 
 
+def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
+    code, output, error = finish(start([*command, "--set", "training.epochs=100000", "--minutes", "0.4"]))
+    assert code == 3, output + error
+    assert "stopped after 0.4 minutes; the same command goes on from here" in error
+    assert "Traceback" not in error
+    assert "RUNNING" not in {run.info.status for run in all_runs()}
+
+
 @pytest.fixture
 def _no_real_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray is neither started nor joined; the machine has 8 cores and no GPU."""

@@ -1,0 +1,166 @@
+"""Trials of the accuracy predictor (paper section 7.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from safetensors.torch import save_file
+
+from study.settings import merge
+from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, Data, Measure, TrialConfig
+from vsgae.baselines import BASELINES, fit_baselines
+from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
+from vsgae.predictor import PredictorConfig
+from vsgae.splits import split
+from vsgae.training import TrainingConfig, train_predictor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTED = "these labels come from boosted trees on cell features, which favours the baseline of that kind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorTrial(TrialConfig):
+    """Train on labelled cells, choose the epoch on the validation cells, score on the test cells beside two baselines.
+
+    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*`` and ``baseline_<name>_test_*``.
+    """
+
+    MEASURES: ClassVar[Mapping[str, Measure]] = {
+        "test_rmse": Measure("Test RMSE"),
+        "best_validation_rmse": Measure("Validation RMSE at the chosen epoch"),
+        "test_kendall_tau": Measure("Test Kendall tau"),
+        "test_rmse_ratio": Measure("Test RMSE over that of the constant predictor"),
+    }
+    METHODS: ClassVar[Mapping[str, str]] = {
+        **{f"baseline_{name}_": title for name, title in BASELINES.items()},
+        "": OURS,
+    }
+    CURVE: ClassVar[str] = "validation_rmse"
+
+    model: PredictorConfig = field(default_factory=PredictorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+
+    @property
+    def epochs(self) -> int:
+        return self.training.epochs
+
+    def data(self) -> Data:
+        return _data(self.labels)
+
+    @property
+    def source(self) -> str:
+        return self.labels.source
+
+    def data_digest(self) -> str:
+        return label_digest(self.labels)
+
+    def resolved(self) -> Self:
+        if self.labels.source in (OFFICIAL, SURROGATE):
+            return self
+        labels = dataclasses.replace(self.labels, source=str(Path(self.labels.source).resolve()))
+        return dataclasses.replace(self, labels=labels)
+
+    def stands_on_the_same_as(self, other: TrialConfig) -> bool:
+        return isinstance(other, PredictorTrial) and self.labels == other.labels
+
+    def settings(self) -> dict[str, Any]:
+        values = super().settings()
+        del values["labels"]["source"]  # the same table elsewhere is the same trial
+        return values
+
+    def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
+        directory.mkdir(parents=True, exist_ok=True)
+        labels = _labels(self.labels)
+        cells, values = labels.cells, labels.values
+        parts = split(cells, self.split)
+        result = yield from train_predictor(
+            self.model,
+            self.training,
+            cells,
+            values,
+            parts,
+            seed=self.seed,
+            checkpoint=directory / CHECKPOINT,
+            device=device,
+        )
+        final = {"best_epoch": float(result.best_epoch)}
+        final |= {f"best_validation_{name}": value for name, value in result.validation.items()}
+        final |= {f"test_{name}": value for name, value in result.test.items()}
+        baselines = fit_baselines(cells, values, parts)
+        constant = baselines["constant"]["rmse"]
+        final["test_rmse_ratio"] = final["test_rmse"] / constant
+        for baseline, scores in baselines.items():
+            final |= {f"baseline_{baseline}_test_{name}": value for name, value in scores.items()}
+            final[f"baseline_{baseline}_test_rmse_ratio"] = scores["rmse"] / constant
+        final |= parts.counts()
+
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
+        save_file(weights, directory / MODEL)
+        stands_on = {"labels": {"description": labels.description, "digest": labels.digest}}
+        (directory / CONFIG).write_text(json.dumps(merge(self.settings(), stands_on), indent=2) + "\n")
+        yield final
+
+    def progress(self, metrics: Mapping[str, float]) -> str:
+        return (
+            f"epoch {metrics['epoch']:.0f}/{self.epochs}, "
+            f"training loss {metrics['train_loss']:.3g}, validation RMSE {metrics['validation_rmse']:.4f}"
+        )
+
+    @staticmethod
+    def scores(metrics: Mapping[str, float]) -> str:
+        return (
+            f"test RMSE {metrics['test_rmse']:.4f} ({metrics['test_rmse_ratio']:.2f} of the constant predictor's), "
+            f"Kendall tau {metrics['test_kendall_tau']:.3f}, epoch {metrics['best_epoch']:.0f}"
+        )
+
+    @staticmethod
+    def report(metrics: Mapping[str, float]) -> str:
+        """The test scores beside those of both baselines, on the same cells."""
+        methods = {"": OURS} | dict(PredictorTrial.METHODS)
+        width = max(map(len, methods.values()))
+        cells = f"{metrics['test_cells']:,.0f} test cells"
+        lines = [f"{cells:<{width}}  RMSE    of constant  Kendall tau  Spearman      R2"]
+        for prefix, title in methods.items():
+            rmse, ratio, tau, spearman, r2 = (
+                metrics.get(f"{prefix}test_{name}", math.nan)
+                for name in ("rmse", "rmse_ratio", "kendall_tau", "spearman", "r2")
+            )
+            lines.append(f"{title:<{width}}  {rmse:.4f}  {ratio:11.3f}  {tau:11.3f}  {spearman:8.3f}  {r2:6.3f}")
+        return "\n".join(lines)
+
+    @staticmethod
+    def remarks(scores: pd.DataFrame) -> dict[str, str]:
+        ours = scores[scores["method"] == OURS]
+        astray = ours[ours["test_kendall_tau"].isna()]
+        if not len(astray):
+            return {}
+        return {
+            "constant predictions": (
+                f"{len(astray)} of the {len(ours)} {OURS} trials ended in the same prediction for every cell; they "
+                f"count in the errors, but have no Kendall tau: {', '.join(astray['trial'])}"
+            )
+        }
+
+
+@lru_cache(maxsize=1)
+def _labels(config: LabelConfig) -> Labels:
+    """Kept for the next trial in this process."""
+    return load_labels(config)
+
+
+@cache
+def _data(config: LabelConfig) -> Data:
+    labels = _labels(config)
+    source, is_predicted = Path(config.source).name, config.source == SURROGATE
+    facts = {"source": source, "metric": config.metric, "epochs": config.epochs, "cells": len(labels)}
+    return Data(labels.description, facts, PREDICTED if is_predicted else "", is_predicted)
