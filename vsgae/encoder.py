@@ -243,7 +243,7 @@ def _folded_message_term(
         )
         if message.sees_receiver:
             sums = torch.cat([of_own * F.embedding(round_.own[receivers], h), sums], 1)
-        total = total.index_add(0, receivers, torch.addmm(of_own * bias, sums, weight))
+        total = total.index_add(0, receivers, torch.addmm(of_own * bias, sums, weight).to(total.dtype))
     return lambda rows: total[rows]
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from epochs import without_times
 
 from study.autoencoder import LATENT, AutoencoderTrial
 from study.settings import build, merge
 from study.trial import CONFIG, MODEL
-from tests.epochs import without_times
 from vsgae.autoencoder import VSGAE
 from vsgae.generation import latent_use, reconstruct
 from vsgae.nasbench101 import load_space

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from epochs import without_times
 from safetensors.torch import load_file
 
 from study.predictor import PredictorTrial
 from study.settings import build, merge
 from study.trial import CHECKPOINT, CONFIG, MODEL
-from tests.epochs import without_times
 from vsgae.evaluation import predict, regression_metrics
 from vsgae.nasbench101.labels import load_labels
 from vsgae.predictor import AccuracyPredictor

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_training_learns(thousand_cells) -> None:
     for epoch in metrics:
         parts = epoch["train_node"] + epoch["train_edge"] + MODEL.alpha * epoch["train_kl"]
         assert epoch["train_loss"] == pytest.approx(parts)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_a_lower_precision_is_that_of_the_training_alone(precision, thousand_cells) -> None:
+    before = torch.get_float32_matmul_precision()
+    [expected], _ = run(thousand_cells[:200], epochs=1)
+    [metrics], _ = run(thousand_cells[:200], replace(CONFIG, precision=precision), epochs=1)
+    assert metrics["train_loss"] == pytest.approx(expected["train_loss"], rel=0.01)
+    assert (metrics["train_loss"] == expected["train_loss"]) == (precision == "tf32")  # which the CPU does not have
+    assert torch.get_float32_matmul_precision() == before
+    _, model = run(thousand_cells[:200], replace(CONFIG, precision=precision))
+    assert {weight.dtype for weight in weights(model).values()} == {torch.float32}
+
+
+def test_what_the_monitor_measures_joins_the_epochs_metrics_and_changes_no_other(thousand_cells) -> None:
+    def monitor(model: VSGAE) -> dict[str, float]:
+        return {"held_out": float(len(model.encode(held_out)[0]))}
+
+    held_out = thousand_cells[900:]
+    plain, _ = run(thousand_cells[:200])
+    monitored, _ = run(thousand_cells[:200], monitor=monitor)
+    assert monitored == [{**metrics, "held_out": 100.0} for metrics in plain]
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from epochs import train
@@ -37,6 +39,13 @@ def test_training_leaves_the_callers_random_state_alone(data):
     torch.manual_seed(5)
     run(data, epochs=1)
     assert torch.rand(1) == expected
+
+
+def test_training_in_bfloat16_is_nearly_that_in_float32(data):
+    [expected], _ = run(data, epochs=1)
+    [metrics], _ = run(data, replace(CONFIG, precision="bfloat16"), epochs=1)
+    assert metrics["train_loss"] != expected["train_loss"]
+    assert metrics["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
 
 
 @pytest.mark.parametrize("stopped_after", [1, 3, 5])

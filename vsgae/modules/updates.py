@@ -33,7 +33,8 @@ class GRU(nn.GRUCell):
         Returns:
             ``[U, d_n]``.
         """
-        return _gate(message_term, state_term, h, self.bias_ih, own)
+        dtype = self.bias_ih.dtype  # under autocast the terms come in another one; the states keep the weights'
+        return _gate(message_term.to(dtype), state_term.to(dtype), h.to(dtype), self.bias_ih, own)
 
 
 class Elman(nn.RNNCell):
