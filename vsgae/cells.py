@@ -84,6 +84,20 @@ class Cells:
             index = index.long() if not len(index) else index  # numpy takes an empty list for floats
         return Cells(self.operations[index], self.adjacency[index], self.num_nodes[index])
 
+    def __str__(self) -> str:
+        """One line a cell, of the first 20: every node with its operation and, in brackets, the nodes that lead to it, such
+        as ``0 input, 1 conv3x3 (0), 2 maxpool3x3 (0 1), 3 output (2)``."""
+        lines = []
+        for cell in (self[i] for i in range(min(len(self), 20))):
+            nodes = []
+            for v, code in enumerate(cell.operations[0, : int(cell.num_nodes)].tolist()):
+                earlier = " ".join(map(str, cell.adjacency[0, :, v].nonzero().flatten().tolist()))
+                nodes.append(f"{v} {OPERATIONS[code].removesuffix('-bn-relu')}" + (f" ({earlier})" if earlier else ""))
+            lines.append(", ".join(nodes))
+        if len(self) > len(lines):
+            lines.append(f"... {len(self):,} cells in all")
+        return "\n".join(lines)
+
     def to(self, device: str | torch.device) -> Cells:
         return Cells(self.operations.to(device), self.adjacency.to(device), self.num_nodes.to(device))
 

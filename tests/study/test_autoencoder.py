@@ -86,6 +86,18 @@ def test_another_seed_is_another_model_on_the_same_held_out_cells(
     assert other["train_loss"] != first["train_loss"]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_trial_runs_on_a_gpu_to_nearly_the_same_numbers(
+    precision: str, trial: tuple[AutoencoderTrial, Path, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    _, _, [*_, expected_last, _] = trial
+    *_, last, final = small_config(training={"precision": precision}).run(tmp_path, "cuda")
+    assert last["train_loss"] == pytest.approx(expected_last["train_loss"], rel=0.05)
+    assert AutoencoderTrial.MEASURES.keys() <= final.keys()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -13,6 +13,7 @@ from vsgae.cells import (
     prune,
     validity_checks,
 )
+from vsgae.nasbench101 import enumerate_cells
 
 CONV3X3, CONV1X1, MAXPOOL = "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3"
 
@@ -144,3 +145,14 @@ def test_a_valid_cell_may_be_outside_nasbench101():
     for outside in (ten_edges, backwards):
         assert is_valid(outside)
         assert not is_nasbench101(outside)
+
+
+def test_cells_are_printed_a_line_each_and_not_thousands_of_them() -> None:
+    cells = enumerate_cells(max_nodes=4)
+    assert str(cells[:3]) == (
+        "0 input, 1 output (0)\n0 input, 1 conv3x3 (0), 2 output (1)\n0 input, 1 conv1x1 (0), 2 output (1)"
+    )
+    assert str(cells[90]) == "0 input, 1 maxpool3x3 (0), 2 maxpool3x3 (0 1), 3 output (0 1 2)"
+    assert str(cells).endswith("\n... 91 cells in all")
+    assert str(cells).count("\n") == 20
+    assert str(cells[:0]) == ""
