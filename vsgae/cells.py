@@ -85,8 +85,8 @@ class Cells:
         return Cells(self.operations[index], self.adjacency[index], self.num_nodes[index])
 
     def __str__(self) -> str:
-        """One line a cell, of the first 20: every node with its operation and, in brackets, the nodes that lead to it, such
-        as ``0 input, 1 conv3x3 (0), 2 maxpool3x3 (0 1), 3 output (2)``."""
+        """One line a cell, of the first 20: every node with its operation and, in brackets, the nodes that lead to it,
+        such as ``0 input, 1 conv3x3 (0), 2 maxpool3x3 (0 1), 3 output (2)``."""
         lines = []
         for cell in (self[i] for i in range(min(len(self), 20))):
             nodes = []
