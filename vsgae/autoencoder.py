@@ -19,8 +19,6 @@ from vsgae.files import replacing
 from vsgae.modules import READOUTS
 from vsgae.refinement import Refinement
 
-PRETRAINED = Path(__file__).with_name("pretrained.safetensors")
-
 
 @dataclass(frozen=True, kw_only=True)
 class VSGAEConfig:
@@ -60,10 +58,8 @@ class VSGAE(nn.Module):
         self.decoder = Decoder(config.encoder, config.decoder)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path = PRETRAINED) -> VSGAE:
+    def from_pretrained(cls, path: str | Path) -> VSGAE:
         """The model that :meth:`save_pretrained` wrote, on the CPU and in evaluation mode.
-
-        By default it is the one that comes with this package (its card: ``docs/pretrained.md``).
 
         Raises:
             FileNotFoundError: there is no such file.
