@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,6 @@ from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, PER_CENT, Data, Measure
 from vsgae.autoencoder import VSGAEConfig
 from vsgae.generation import Estimate, encode, generate, latent_use, reconstruct, spot_check
 from vsgae.nasbench101 import load_space
-from vsgae.nasbench101.release import NUM_CELLS
 from vsgae.splits import SplitConfig, split
 from vsgae.training import AutoencoderTrainingConfig, train_autoencoder
 
@@ -30,7 +28,7 @@ class EvaluationConfig:
     """How much of section 7.2's protocol is carried out; the defaults are all of it.
 
     Args:
-        cells: held-out cells that are reconstructed, drawn at random; 0 for all of them.
+        cells: held-out cells that are reconstructed, drawn by the split's seed; 0 for all of them.
         samples: of z from the posterior of each.
         points: of each prior.
         decodings: of each sample and of each point.
@@ -56,8 +54,8 @@ class AutoencoderTrial(TrialConfig):
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
-        "test_reconstruction": Measure("Reconstruction accuracy", "Table 2", PER_CENT),
-        "test_validity": Measure("Prior validity", "Table 2", PER_CENT),
+        "test_reconstruction": Measure("Reconstruction accuracy", "Abilities", PER_CENT),
+        "test_validity": Measure("Prior validity", "Abilities", PER_CENT),
         "test_isomorphic_reconstruction": Measure("of samples, up to isomorphism", "Reconstruction", PER_CENT),
         "test_mean_reconstruction": Measure("of the posterior's mean, greedily", "Reconstruction", PER_CENT),
         "test_isomorphic_mean_reconstruction": Measure("the same, up to isomorphism", "Reconstruction", PER_CENT),
@@ -73,6 +71,11 @@ class AutoencoderTrial(TrialConfig):
     }
     METHODS: ClassVar[Mapping[str, str]] = {"": OURS}
     CURVE: ClassVar[str] = "train_loss"
+    CELLS: ClassVar[Mapping[str, str]] = {
+        "train_cells": "training",
+        "test_cells": "held out",
+        "reconstructed_cells": "reconstructed",
+    }
     FILES: ClassVar[tuple[str, ...]] = (MODEL, CONFIG, LATENT)
 
     model: VSGAEConfig = field(default_factory=VSGAEConfig)
@@ -85,14 +88,15 @@ class AutoencoderTrial(TrialConfig):
         return self.training.epochs
 
     def data(self) -> Data:
-        return Data(f"none needed; the {NUM_CELLS:,} enumerated cells", {"cells": NUM_CELLS})
+        num_cells = len(load_space().cells)
+        return Data(f"none needed; the {num_cells:,} enumerated cells", {"cells": num_cells})
 
     def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
         directory.mkdir(parents=True, exist_ok=True)
         space = load_space()
         parts = split(space.cells, self.split)
         training_cells, held_out = space.cells[parts.train], space.cells[parts.test]
-        spot_cells = held_out[_some(len(held_out), SPOT_CELLS, self.seed)]
+        spot_cells = held_out[_some(len(held_out), SPOT_CELLS, self.split.seed)]
         model = yield from train_autoencoder(
             self.model,
             self.training,
@@ -103,12 +107,13 @@ class AutoencoderTrial(TrialConfig):
             device=device,
         )
         generator = torch.Generator(device).manual_seed(self.seed)
-        chosen = held_out[_some(len(held_out), self.evaluation.cells or len(held_out), self.seed)]
+        chosen = held_out[_some(len(held_out), self.evaluation.cells or len(held_out), self.split.seed)]
         samples, decodings, points = self.evaluation.samples, self.evaluation.decodings, self.evaluation.points
         sampled = reconstruct(model, chosen, generator, samples=samples, decodings=decodings)
         of_mean = reconstruct(model, chosen, generator, from_mean=True)
-        hashes = np.asarray(space.hashes)[parts.train.numpy()].tolist()
-        latents, _ = encode(model, training_cells)
+        trained_on = parts.train.numpy()[self.training.chosen(len(parts.train), self.seed)]
+        hashes = np.asarray(space.hashes)[trained_on].tolist()
+        latents, _ = encode(model, space.cells[trained_on])
         draw = partial(generate, model, hashes, generator, points=points, decodings=decodings)
         drawn, scaled = draw(), draw(mean=latents.mean(0), deviation=latents.std(0))
         estimates = {
@@ -125,12 +130,13 @@ class AutoencoderTrial(TrialConfig):
         final |= {"test_unique": drawn.unique, "test_novel": drawn.novel}
         use = latent_use(model, held_out)
         final |= {"test_kl": float(use.kl.sum()), "test_active_dimensions": float(use.active.sum())}
-        final |= parts.counts() | {"reconstructed_cells": float(len(chosen))}
+        final |= {"train_cells": float(len(trained_on)), "test_cells": float(len(held_out))}
+        final["reconstructed_cells"] = float(len(chosen))
 
         latent = pd.DataFrame({"kl": use.kl.cpu(), "active": use.active.cpu()})
         latent.to_csv(directory / LATENT, index_label="dimension")
         model.save_pretrained(directory / MODEL)
-        (directory / CONFIG).write_text(json.dumps(self.settings(), indent=2) + "\n")
+        self.write_config(directory)
         yield final
 
     def progress(self, metrics: Mapping[str, float]) -> str:

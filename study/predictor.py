@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from safetensors.torch import save_file
 
-from study.settings import merge
-from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, Data, Measure, TrialConfig
+from study.trial import CHECKPOINT, MODEL, OURS, Data, Measure, TrialConfig
 from vsgae.baselines import BASELINES, fit_baselines
 from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
 from vsgae.predictor import PredictorConfig
@@ -106,8 +104,7 @@ class PredictorTrial(TrialConfig):
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
         save_file(weights, directory / MODEL)
-        stands_on = {"labels": {"description": labels.description, "digest": labels.digest}}
-        (directory / CONFIG).write_text(json.dumps(merge(self.settings(), stands_on), indent=2) + "\n")
+        self.write_config(directory, labels={"description": labels.description, "digest": labels.digest})
         yield final
 
     def progress(self, metrics: Mapping[str, float]) -> str:

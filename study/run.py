@@ -28,6 +28,8 @@ DATA = """\
 labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official if a release is imported, or surrogate]
 """
 
+MINUTES_OF_A_YEAR = 365 * 24 * 60
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 3 where --minutes are over, 130 after
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job = _read(args)
     for description in dict.fromkeys(trial.config.data().description for trial in job.trials):
         print(f"labels: {description}", flush=True)
-    if args.local and job.study.local:
-        print(f"local: a small version of {job.study.name}, with {job.trials[0].setting}", flush=True)
+    if job.made_small:
+        print(f"local: a small version of {job.study.name}, by its file: {', '.join(job.made_small)}", flush=True)
     if args.plan:
         _print_plan(job, args.gpus_per_trial)
         return 0
@@ -54,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if args.minutes is not None:
                 stack.enter_context(_stopped_after(args.minutes))
             trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
+            return _report(job, trials, args, arguments)
         except KeyboardInterrupt as reason:
             signal.setitimer(signal.ITIMER_REAL, 0)
             job.tracker.interrupt()
             what = reason if isinstance(reason, _TimeIsOver) else "interrupted"
             print(f"\n{what}; the same command goes on from here", file=sys.stderr)
             return 3 if isinstance(reason, _TimeIsOver) else 130
-        return _report(job, trials, args, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,6 +128,7 @@ class _Job:
     study: Study
     trials: list[Trial]
     chosen: list[Trial]
+    made_small: list[str]
     tracker: Tracker
 
     def unfinished(self) -> list[Trial]:
@@ -139,27 +142,28 @@ def _read(args: argparse.Namespace) -> _Job:
     from study.space import load_study, plan_trials
 
     study = load_study(args.study)
-    overrides = flatten(study.local) if args.local else {}
+    given: dict[str, object] = {}
     for text in args.set:
-        overrides |= parse_assignment(text)
-    trials = plan_trials(study, overrides, args.data)
+        given |= parse_assignment(text)
+    small = {name: value for name, value in flatten(study.local).items() if args.local and name not in given}
+    trials = plan_trials(study, small | given, args.data)
     if args.trial is not None and not 0 <= args.trial < len(trials):
         raise ValueError(f"there is no trial {args.trial}; {study.name} has the trials 0 to {len(trials) - 1}")
     if args.local and args.address is not None:
         raise ValueError(f"--local runs in this process; it takes no --address {args.address}")
-    if args.minutes is not None and not 0 < args.minutes < float("inf"):
-        raise ValueError(f"minutes is {args.minutes:g}; it must be above 0")
+    if args.minutes is not None and not 0 < args.minutes <= MINUTES_OF_A_YEAR:
+        raise ValueError(f"minutes is {args.minutes:g}; it must be above 0 and at most {MINUTES_OF_A_YEAR}, a year")
     study.resources.where(0, args.gpus_per_trial)
 
     from study.tables import Published
     from study.tracking import Tracker
 
     if study.published is not None:
-        Published.read(study.published)
+        Published.read(study.published).check(type(trials[0].config))
     chosen = trials if args.trial is None else [trials[args.trial]]
     for trial in trials:
         trial.config.data()
-    return _Job(study, trials, chosen, Tracker(study.name))
+    return _Job(study, trials, chosen, [f"{name}={value}" for name, value in small.items()], Tracker(study.name))
 
 
 def _print_plan(job: _Job, gpus_per_trial: float | None) -> None:

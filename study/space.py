@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ConfigDict
@@ -57,12 +57,11 @@ class Study:
     Args:
         name: the file's, without ``.yaml``.
         description: one line, the title of its table.
-        trains: the kind of its trials, ``predictor`` or ``autoencoder``.
+        trains: the kind of its trials, a name in :data:`TRIALS`.
         base: the settings that all configurations share.
         configurations: by name, the settings of its own.
         local: what ``--local`` changes, so that a trial is done in minutes; ``--set`` goes before it.
         repeats: trials a configuration.
-        columns: of its table, ``configurations`` (then there is a block for each measure) or ``measures``.
         setting: what the study without ``--set`` is called in its table.
         published: the entry of ``results/paper.yaml`` to compare with, if any.
     """
@@ -72,11 +71,10 @@ class Study:
     name: str
     description: str
     configurations: dict[str, dict[str, Any]]
-    trains: Literal["predictor", "autoencoder"] = "predictor"
+    trains: str = "predictor"
     base: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
     repeats: int = 1
-    columns: Literal["configurations", "measures"] = "configurations"
     resources: Resources = field(default_factory=Resources)
     setting: str = "base"
     published: str | None = None
@@ -84,6 +82,8 @@ class Study:
     def __post_init__(self) -> None:
         if not self.configurations:
             raise ValueError("configurations is empty; a study has at least one")
+        if self.trains not in TRIALS:
+            raise ValueError(f"trains is {self.trains!r}; allowed are {', '.join(TRIALS)}")
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
 
@@ -174,6 +174,11 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
     configs = {
         name: build(kind, merge(study.base, own, labels, overrides)) for name, own in study.configurations.items()
     }
+    for own in study.configurations.values():
+        try:
+            build(kind, merge(study.base, own, labels, study.local))
+        except ValueError as error:
+            raise ValueError(f"local of {study.name}: {error}") from None
     changed = {}
     for name in sorted(overrides):
         values = [_get(config, name) for config in configs.values()]

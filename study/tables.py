@@ -1,10 +1,10 @@
 """From finished runs to ``results/<study>.{csv,md,tex}``.
 
 Rows are methods and settings: the published figures, the baselines if there are any, then VS-GAE under the study's own
-setting and under every other. Columns are configurations, and there is a block for each measure; or columns are
-measures, and each configuration is a row of its own. A figure is the mean over n repeats with its relative standard
-deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1, and with the median, which one
-repeat that went astray does not move.
+setting and under every other. Columns are configurations, and there is a block for each measure; or, where a kind of
+trial has its measures in blocks, columns are measures and each configuration is a row. A figure is the mean over n
+repeats with its relative standard deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1,
+and with the median, which one repeat that went astray does not move.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Published:
     source: str
     values: dict[str, dict[str, dict[str, float]]]
     labels: dict[str, Any]
-    repeats: int = 1
+    repeats: int | None = None
     note: str = ""
 
     @staticmethod
@@ -53,6 +53,16 @@ class Published:
         if name not in entries:
             raise ValueError(f"published is {name!r}; results/paper.yaml has {', '.join(entries)}")
         return build(Published, entries[name])
+
+    def check(self, kind: type[TrialConfig]) -> None:
+        """Raise ValueError if trials of this kind have no such figures."""
+        measures = {measure for figures in self.values.values() for measure in figures}
+        unknown = sorted(measures - kind.MEASURES.keys())
+        if unknown:
+            raise ValueError(
+                f"the published figures of {self.source} are {', '.join(unknown)}; the trials of this study have "
+                f"{', '.join(kind.MEASURES)}"
+            )
 
     def not_comparable(self, data: Data) -> str:
         """Why the figures cannot be compared with those on ``data``; empty where they can."""
@@ -102,7 +112,7 @@ def write_tables(
     files = [folder / f"{name}{suffix}" for suffix in (".csv", ".md", ".tex")]
     table.assign(**head).to_csv(files[0], index=False, float_format="%.6g")
     written_as = "; ".join(FIGURES[unit] for unit in dict.fromkeys(measure.unit for measure in kind.MEASURES.values()))
-    head |= {"cells (training / validation / test)": _cell_counts(scores), "figures": written_as}
+    head |= {f"cells ({' / '.join(kind.CELLS.values())})": _cell_counts(kind, scores), "figures": written_as}
     cautions = "; ".join(dict.fromkeys(each.caution for each in stands_on if each.caution))
     head |= ({"caution": cautions} if cautions else {}) | kind.remarks(scores)
     if study.published is not None:
@@ -159,7 +169,7 @@ def _scores(
                         "configuration": trial.configuration,
                     }
                     | {measure: metrics.get(f"{prefix}{measure}", math.nan) for measure in kind.MEASURES}
-                    | {f"{part}_cells": metrics[f"{part}_cells"] for part in ("train", "validation", "test")}
+                    | {count: metrics[count] for count in kind.CELLS}
                 )
     return pd.DataFrame(
         rows, columns=None if rows else ["key", "trial", "method", "setting", "configuration", *kind.MEASURES]
@@ -180,17 +190,18 @@ def _aggregate(kind: type[TrialConfig], scores: pd.DataFrame) -> pd.DataFrame:
 
 def _published(published: Published, reason: str) -> pd.DataFrame:
     method = "published, not comparable" if reason else "published"
+    repeats = math.nan if published.repeats is None else published.repeats
     rows = [
         {
             "method": method,
             "setting": published.source,
             "configuration": configuration,
-            "n": published.repeats,
+            "n": repeats,
             "note": reason,
         }
         | {measure: figure["mean"] for measure, figure in figures.items()}
         | {f"{measure}_relative_std": figure.get("relative_deviation", math.nan) for measure, figure in figures.items()}
-        | {f"{measure}_n": published.repeats for measure in figures}
+        | {f"{measure}_n": repeats for measure in figures}
         for configuration, figures in published.values.items()
     ]
     return pd.DataFrame(rows)
@@ -207,12 +218,14 @@ def _failures(trials: Sequence[Trial], runs: Mapping[str, Recorded]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def _cell_counts(scores: pd.DataFrame) -> str:
-    counts = scores.drop_duplicates("configuration")
-    return "; ".join(
-        f"{row.configuration}: {row.train_cells:,.0f} / {row.validation_cells:,.0f} / {row.test_cells:,.0f}"
-        for row in counts.itertuples()
-    )
+def _cell_counts(kind: type[TrialConfig], scores: pd.DataFrame) -> str:
+    """Of every configuration, and of another setting where it differs."""
+    counts: dict[str, str] = {}
+    for _, row in scores.iterrows():
+        numbers = " / ".join(f"{row[count]:,.0f}" for count in kind.CELLS)
+        if counts.setdefault(row["configuration"], numbers) != numbers:
+            counts[f"{row['configuration']}, {row['setting']}"] = numbers
+    return "; ".join(f"{name}: {numbers}" for name, numbers in counts.items())
 
 
 @dataclass(frozen=True)
@@ -230,7 +243,7 @@ def _blocks(study: Study, kind: type[TrialConfig], table: pd.DataFrame) -> list[
     is_baseline = figures["method"].isin([method for prefix, method in kind.METHODS.items() if prefix])
     first = figures["setting"][is_baseline].head(1)  # its split is that of every setting without a baseline of its own
     labels = labels.where(~(is_baseline & figures["setting"].isin(first)), figures["method"])
-    if study.columns == "measures":
+    if any(measure.block for measure in kind.MEASURES.values()):
         return _blocks_of_measures(study, kind, figures, labels)
     blocks = []
     for name, measure in kind.MEASURES.items():

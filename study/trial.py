@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict
 
-from study.settings import CHECKED, flatten
+from study.settings import CHECKED, flatten, merge
 from vsgae.splits import SplitConfig
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Measure:
 
     Args:
         title: its name.
-        block: of a table with a column a measure, the block that it is in.
+        block: where a table has a column a measure, the block of the table that it is in.
         unit: of a number, none; or ``PER_CENT``, of a share in [0, 1].
     """
 
@@ -67,9 +68,10 @@ class Measure:
         else:
             figure, middle = f"{mean:.4f}", f"{median:.4f}"
             spread = f" ± {100 * relative_deviation:.1f} %"
-        if relative_deviation != relative_deviation:
+        if math.isnan(relative_deviation):
             spread = ""
-        return f"{figure}{spread} (n = {n:.0f}{f', median {middle}' if n > 2 and median == median else ''})"
+        of = f" (n = {n:.0f}{f', median {middle}' if n > 2 and not math.isnan(median) else ''})" if n >= 1 else ""
+        return f"{figure}{spread}{of}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,12 @@ class TrialConfig(ABC):
     """The methods that a trial scores, by the prefix of their metrics: baselines first, the model last."""
     CURVE: ClassVar[str]
     """The metric of an epoch that says how a trial is doing; lower is better."""
+    CELLS: ClassVar[Mapping[str, str]] = {
+        "train_cells": "training",
+        "validation_cells": "validation",
+        "test_cells": "test",
+    }
+    """The final metrics that count cells, and what a table's head calls them."""
     FILES: ClassVar[tuple[str, ...]] = (MODEL, CONFIG)
     """What a finished trial leaves in its directory."""
 
@@ -140,6 +148,14 @@ class TrialConfig(ABC):
             For every epoch a dictionary with ``epoch`` (from 1) and its metrics; last, without ``epoch``, the final
             metrics, of which none has the name of an epoch's.
         """
+
+    def write_config(self, directory: Path, **more: Any) -> None:
+        """Leave the settings, and what else there is to say of the model, as JSON; it has no infinite numbers."""
+        values = {
+            name: str(value) if isinstance(value, float) and math.isinf(value) else value
+            for name, value in flatten(self.settings()).items()
+        }
+        (directory / CONFIG).write_text(json.dumps(merge(values, more), indent=2) + "\n")
 
     @abstractmethod
     def progress(self, metrics: Mapping[str, float]) -> str:

@@ -87,7 +87,9 @@ class VSGAE(nn.Module):
         cell's nodes."""
         refinement = self.encoder.refine(cells) if isinstance(cells, Cells) else cells
         h, nodes, offsets = self.encoder.propagate(refinement), refinement.nodes, refinement.offsets
-        return self.encoder.readout(h, nodes, offsets), self.log_variance(h, nodes, offsets)
+        readouts = self.encoder.readout, self.log_variance
+        mean, log_variance = (readout(h, nodes, offsets).to(h.dtype) for readout in readouts)  # not autocast's
+        return mean, log_variance
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None, *, greedy: bool = False) -> Cells:
         """A cell for every point ``[N, d_g]``, drawn or the most likely in every step; see :meth:`Decoder.decode`."""

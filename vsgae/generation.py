@@ -166,16 +166,17 @@ def spot_check(model: VSGAE, cells: Cells, *, seed: int, points: int = 1000) -> 
         points: of the prior.
 
     Returns:
-        ``held_out_loss``, ``held_out_reconstruction`` (exact, greedily from the mean) and ``prior_validity`` (one draw
-        a point of N(0, I)).
+        ``held_out_loss`` (the mean over the cells, of the divergence too), ``held_out_reconstruction`` (exact, greedily
+        from the mean) and ``prior_validity`` (one draw a point of N(0, I)).
     """
     device = next(model.parameters()).device
     cells, generator = cells.to(device), torch.Generator(device).manual_seed(seed)
-    loss = model.loss(cells, generator=generator)["loss"]
-    mean, _ = encode(model, cells)
+    losses = model.loss(cells, generator=generator)
+    mean, log_variance = encode(model, cells)
+    divergence = kl_divergence(mean, log_variance).sum(1).mean()
     z = torch.randn(points, mean.shape[1], generator=generator, device=device)
     return {
-        "held_out_loss": float(loss),
+        "held_out_loss": float(losses["node"] + losses["edge"] + model.config.alpha * divergence),
         "held_out_reconstruction": float(model.decode(mean, greedy=True).equal(cells).float().mean()),
         "prior_validity": float(is_valid(model.decode(z, generator)).float().mean()),
     }

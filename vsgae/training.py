@@ -133,7 +133,7 @@ def train_predictor(
             true = train_values[batch]
             with _multiplied_in(config.precision, device) as forward:
                 with forward:
-                    predicted = model(refined_train[batch])
+                    predicted = model(refined_train[batch]).to(true.dtype)
                     loss = loss_function(predicted, true)
                 optimizer.zero_grad()
                 loss.backward()
@@ -197,6 +197,11 @@ class AutoencoderTrainingConfig:
     train_share: float = 1.0
     precision: Precision = "float32"
 
+    def chosen(self, num_cells: int, seed: int) -> np.ndarray:
+        """Which of ``num_cells`` training cells are used, int64, ascending."""
+        order = np.random.default_rng((seed, 0)).permutation(num_cells)
+        return np.sort(order[: math.ceil(self.train_share * num_cells)])
+
     def __post_init__(self) -> None:
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; it must be greater than 0")
@@ -249,10 +254,7 @@ def train_autoencoder(
         model = VSGAE(model_config)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    used = np.sort(
-        np.random.default_rng((seed, 0)).permutation(len(cells))[: math.ceil(config.train_share * len(cells))]
-    )
-    cells = cells[used].to(device)
+    cells = cells[config.chosen(len(cells), seed)].to(device)
     refined = model.encoder.refine(cells)
     rate = _LearningRate(config, steps=config.epochs * math.ceil(len(cells) / config.batch_size))
     run = _Run.start(model, optimizer, checkpoint)

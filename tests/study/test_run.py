@@ -30,7 +30,6 @@ TINY = """\
 description: An autoencoder that is small in every way
 trains: autoencoder
 published: table2
-columns: measures
 base:
   model: {encoder: {node_dim: 8, graph_dim: 4}}
   evaluation: {cells: 20, samples: 2, points: 20, decodings: 2}
@@ -48,7 +47,7 @@ def files_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "unknown study 'nonsense'; there are: small, table1, table2"),
+        (["nonsense"], "unknown study 'nonsense'; there are: alpha, pretrained, small, table1, table2"),
         (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
         (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, batch_size, epochs"),
         (["small", "--set", "training.lr=-1"], "training: lr is -1.0; it must be greater than 0"),
@@ -58,6 +57,7 @@ def files_in(folder: Path) -> list[str]:
         (["small", "--data", "nonsense"], "nonsense"),
         (["small", "--data", "absent.csv"], "absent.csv"),
         (["small", "--minutes", "0"], "minutes is 0; it must be above 0"),
+        (["small", "--minutes", "1e18"], "minutes is 1e+18; it must be above 0 and at most 525600"),
         (["small", "--gpus-per-trial", "1.5"], "gpus is 1.5; it must be between 0 and 1, or a whole number"),
         (["small", "--local", "--address", "auto"], "--local runs in this process; it takes no --address auto"),
     ],
@@ -174,12 +174,13 @@ def test_a_local_trial_stops_when_its_minutes_are_over_and_goes_on_later(
 ) -> None:
     command = ["small", "--local", "--data", str(small_table), "--set", "training.epochs=100000"]
     for _ in range(2):
-        assert main([*command, "--minutes", "0.05"]) == 3
-        assert "stopped after 0.05 minutes; the same command goes on from here" in capsys.readouterr().err
+        assert main([*command, "--minutes", "0.1"]) == 3
+        assert "stopped after 0.1 minutes; the same command goes on from here" in capsys.readouterr().err
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     assert (run.info.status, run.data.tags["attempt"]) == ("KILLED", "2")
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")]
+    assert steps
     assert steps == list(range(1, len(steps) + 1))
 
 
@@ -191,10 +192,12 @@ def test_local_makes_a_study_as_small_as_its_file_says(
     output = capsys.readouterr().out
     assert output.startswith(
         "labels: none needed; the 423,624 enumerated cells\n"
-        "local: a small version of tiny, with training.epochs=1 training.train_share=0.001\n"
+        "local: a small version of tiny, by its file: training.epochs=1, training.train_share=0.001\n"
     )
     assert "of 42,362 held-out cells reconstructed" in output
-    assert "| VS-GAE, training.epochs=1 training.train_share=0.001, only |" in Path("results/tiny.md").read_text()
+    table = Path("results/tiny.md").read_text()
+    assert "| VS-GAE, training.epochs=1 training.train_share=0.001, only |" in table
+    assert "* cells (training / held out / reconstructed): only: 382 / 42,362 / 20\n" in table
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert {file.path for file in client.list_artifacts(run.info.run_id, "model")} == {
@@ -205,7 +208,9 @@ def test_local_makes_a_study_as_small_as_its_file_says(
     assert main(["tiny", "--plan"]) == 0
     assert "training.epochs" not in capsys.readouterr().out
     assert main(["tiny", "--plan", "--local", "--set", "training.epochs=300"]) == 0
-    assert "only/seed=0 training.train_share=0.001 " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "only/seed=0 training.train_share=0.001 " in output
+    assert "local: a small version of tiny, by its file: training.train_share=0.001\n" in output
 
 
 def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tried_again(

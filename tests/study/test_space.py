@@ -52,6 +52,12 @@ def test_table2_is_two_readings_with_five_repeats_of_the_papers_configuration() 
     assert (code.training, code.evaluation, code.split) == (text.training, text.evaluation, text.split)
 
 
+def test_what_is_wrong_in_local_is_found_without_it(study_folder: Path, small_table: Path) -> None:
+    study = dataclasses.replace(load_study("small"), local={"training": {"lrr": 1}})
+    with pytest.raises(ValueError, match=r"^local of small: unknown setting training\.lrr"):
+        plan_trials(study, {}, str(small_table))
+
+
 def test_a_study_without_labels_takes_none(small_table: Path) -> None:
     with pytest.raises(ValueError, match=r"^table2 needs no labels; it takes no --data .*invented\.csv$"):
         plan_trials(load_study("table2"), {}, str(small_table))
@@ -109,7 +115,7 @@ def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Pa
 
 
 def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^unknown study 'nonsense'; there are: small, table1"):
+    with pytest.raises(ValueError, match=r"^unknown study 'nonsense'; there are: alpha, pretrained, small, table1"):
         load_study("nonsense")
     with pytest.raises(ValueError, match=r"^there is no file nonsense\.yaml$"):
         load_study("nonsense.yaml")
@@ -121,6 +127,7 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
         ({"repeat": 3}, "unknown setting repeat; there are name, description"),
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"configurations": {}}, "configurations is empty"),
+        ({"trains": "both"}, "trains is 'both'; allowed are predictor, autoencoder"),
         ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),
         ({"resources": {"gpus": 1.5}}, "resources: gpus is 1.5; it must be between 0 and 1, or a whole number"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from study.predictor import PredictorTrial
 from study.space import Study, Trial, load_study, plan_trials
 from study.tables import Published, write_tables
 from study.tracking import Recorded
@@ -174,13 +175,16 @@ def test_the_published_figures_are_the_papers_and_comparable_only_on_the_same_la
     assert published.not_comparable(data) == "other labels: source invented.csv, not official, cells 271, not 423624"
     same = replace(published, labels={"source": "invented.csv", "metric": "validation_accuracy", "cells": 271})
     assert same.not_comparable(data) == ""
+    with pytest.raises(ValueError, match=r"^the published figures of .*Table 2 are test_reconstruction, "):
+        Published.read("table2").check(PredictorTrial)
+    published.check(PredictorTrial)
     with pytest.raises(ValueError, match=r"published is 'table9'; results/paper.yaml has table1, table2"):
         Published.read("table9")
 
 
 def decoded(trial: Trial, reconstruction: float) -> Recorded:
     metrics = dict.fromkeys(type(trial.config).MEASURES, reconstruction)
-    metrics |= {"train_cells": 381262.0, "validation_cells": 0.0, "test_cells": 42362.0}
+    metrics |= {"train_cells": 381262.0, "test_cells": 42362.0, "reconstructed_cells": 2000.0 * reconstruction}
     return replace(finished(trial, 0.0), metrics=metrics)
 
 
@@ -191,11 +195,11 @@ def test_where_columns_are_measures_every_configuration_is_a_row_and_shares_are_
     others = plan_trials(study, {"training.epochs": 1})
     runs |= {trial.key: decoded(trial, 0.5) for trial in others}
     files = write_tables(study, trials, runs, command="")
-    block = files[1].read_text().split("## Table 2\n")[1].split("##")[0]
+    block = files[1].read_text().split("## Abilities\n")[1].split("##")[0]
     assert [line for line in block.splitlines() if line] == [
         "|  | Reconstruction accuracy | Prior validity |",
         "| --- | --- | --- |",
-        "| published, Friede et al. 2019, Table 2, text | 99.99 % (n = 1) | 95.09 % (n = 1) |",
+        "| published, Friede et al. 2019, Table 2, text | 99.99 % | 95.09 % |",
         "| VS-GAE, text | 97.00 % ± 1.58 (n = 5, median 97.00 %) | 97.00 % ± 1.58 (n = 5, median 97.00 %) |",
         "| VS-GAE, published code | 96.00 % ± 1.00 (n = 3, median 96.00 %) | 96.00 % ± 1.00 (n = 3, median 96.00 %) |",
         "| VS-GAE, training.epochs=1, text | 50.00 % ± 0.00 (n = 5, median 50.00 %) "

@@ -47,3 +47,4 @@ def test_a_measure_is_shown_with_the_deviation_that_its_unit_has() -> None:
     assert Measure("RMSE").show(0.02, 0.034, 0.019, 3) == "0.0200 ± 3.4 % (n = 3, median 0.0190)"
     assert Measure("Validity", unit=PER_CENT).show(0.5, 0.02, 0.51, 3) == "50.00 % ± 1.00 (n = 3, median 51.00 %)"
     assert Measure("RMSE").show(0.02, math.nan, math.nan, 1) == "0.0200 (n = 1)"
+    assert Measure("RMSE").show(0.02, math.nan, math.nan, math.nan) == "0.0200"

@@ -158,7 +158,7 @@ def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
     assert code == 3, output + error
     assert "stopped after 0.4 minutes; the same command goes on from here" in error
     assert "Traceback" not in error
-    assert "RUNNING" not in {run.info.status for run in all_runs()}
+    assert {run.info.status for run in all_runs()} == {"KILLED"}
 
 
 @pytest.fixture

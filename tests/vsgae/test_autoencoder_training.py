@@ -49,8 +49,14 @@ def test_a_lower_precision_is_that_of_the_training_alone(precision, thousand_cel
     assert metrics["train_loss"] == pytest.approx(expected["train_loss"], rel=0.01)
     assert (metrics["train_loss"] == expected["train_loss"]) == (precision == "tf32")  # which the CPU does not have
     assert torch.get_float32_matmul_precision() == before
-    _, model = run(thousand_cells[:200], replace(CONFIG, precision=precision))
-    assert {weight.dtype for weight in weights(model).values()} == {torch.float32}
+
+
+def test_under_autocast_the_divergence_is_computed_in_float32(thousand_cells) -> None:
+    model = VSGAE(MODEL)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {part.dtype for part in model.encode(thousand_cells[:10])} == {torch.float32}
+        losses = model.loss(thousand_cells[:10])
+    assert {part.dtype for part in losses.values()} == {torch.float32}
 
 
 def test_what_the_monitor_measures_joins_the_epochs_metrics_and_changes_no_other(thousand_cells) -> None:
