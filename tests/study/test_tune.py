@@ -154,9 +154,9 @@ def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) 
 
 
 def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
-    code, output, error = finish(start([*command, "--set", "training.epochs=100000", "--minutes", "0.4"]))
+    code, output, error = finish(start([*command, "--set", "training.epochs=100000", "--minutes", "0.7"]))
     assert code == 3, output + error
-    assert "stopped after 0.4 minutes; the same command goes on from here" in error
+    assert "stopped after 0.7 minutes; the same command goes on from here" in error
     assert "Traceback" not in error
     assert {run.info.status for run in all_runs()} == {"KILLED"}
 
