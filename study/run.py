@@ -28,6 +28,8 @@ DATA = """\
 labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official if a release is imported, or surrogate]
 """
 
+LOCAL = "run one trial in this process, without Ray; with the settings that the study's file has under `local`, if any"
+
 MINUTES_OF_A_YEAR = 365 * 24 * 60
 
 
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", metavar="STUDY", help="a file of search_spaces/ without .yaml, or a path to one")
-    parser.add_argument("--local", action="store_true", help="run one trial in this process, without Ray")
+    parser.add_argument("--local", action="store_true", help=LOCAL)
     parser.add_argument("--trial", type=int, metavar="K", help="only this trial; with --local: or the first unfinished")
     parser.add_argument("--plan", action="store_true", help="print the trials and their states, and start nothing")
     parser.add_argument("--data", metavar="SOURCE", help=DATA)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from vsgae.splits import Split
 CHECKPOINT_VERSION = 2  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = get_args(Precision)
 """Of the matrix products in training: float32; TensorFloat-32, where the GPU has it; or bfloat16 (autocast), on the CPU
 too. Evaluation is in float32."""
 
