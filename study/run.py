@@ -6,13 +6,14 @@ import argparse
 import os
 import shlex
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from study.stopping import Stopped, stoppable, time_limit
 
 if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help answers at once
     from study.space import Study, Trial
@@ -34,11 +35,20 @@ MINUTES_OF_A_YEAR = 365 * 24 * 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, 3 where --minutes are over, 130 after
-    Ctrl-C."""
+    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, and those of
+    :data:`study.stopping.WHY`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        with stoppable():
+            return _carry_out(args, arguments)
+    except Stopped as stopped:
+        print(f"\n{stopped}; the same command goes on from here", file=sys.stderr)
+        return stopped.exit_code
+
+
+def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     with _errors_in_one_line():
         job = _read(args)
     for description in dict.fromkeys(trial.config.data().description for trial in job.trials):
@@ -52,19 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from study.lock import only_driver
 
     with ExitStack() as stack:
-        try:
-            with _errors_in_one_line():
-                stack.enter_context(only_driver(job.study.name))
-            if args.minutes is not None:
-                stack.enter_context(_stopped_after(args.minutes))
-            trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
-            return _report(job, trials, args, arguments)
-        except KeyboardInterrupt as reason:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            job.tracker.interrupt()
-            what = reason if isinstance(reason, _TimeIsOver) else "interrupted"
-            print(f"\n{what}; the same command goes on from here", file=sys.stderr)
-            return 3 if isinstance(reason, _TimeIsOver) else 130
+        with _errors_in_one_line():
+            stack.enter_context(only_driver(job.study.name))
+        if args.minutes is not None:
+            stack.enter_context(time_limit(args.minutes))
+        stack.callback(job.tracker.interrupt)
+        trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
+        return _report(job, trials, args, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,30 +101,6 @@ def _errors_in_one_line() -> Iterator[None]:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-class _TimeIsOver(KeyboardInterrupt):
-    pass
-
-
-@contextmanager
-def _stopped_after(minutes: float) -> Iterator[None]:
-    """Interrupt this process when the time is over, wherever it is: what was recorded and the checkpoints stay.
-
-    It is interrupted again and again until that reaches :func:`main`: an exception that falls into a destructor is
-    dropped by Python.
-    """
-
-    def stop(*_: object) -> None:
-        raise _TimeIsOver(f"stopped after {minutes:g} minutes")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 15)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass(frozen=True)

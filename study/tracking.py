@@ -1,7 +1,8 @@
 """MLflow: one trial, one run, found again by its ``trial_key`` tag.
 
-Everything goes through ``MlflowClient`` and one writer, the process that drives the study. The store is the one that
-a bare ``mlflow ui`` in the working directory shows, ``sqlite:///mlflow.db``, or what ``MLFLOW_TRACKING_URI`` names.
+Everything goes through ``MlflowClient`` and one writer, the process that drives the study; what is being written when
+it is to stop is written whole. The store is the one that a bare ``mlflow ui`` in the working directory shows,
+``sqlite:///mlflow.db``, or what ``MLFLOW_TRACKING_URI`` names.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from study.settings import flatten
 from study.space import PROJECT, Trial
+from study.stopping import uninterrupted
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
 
@@ -71,6 +73,7 @@ class Tracker:
         """What is recorded of the study's trials, by trial key. Creates nothing."""
         return {run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")}
 
+    @uninterrupted()
     def start(self, trial: Trial, *, device: str) -> int:
         """Open the trial's run, the one it already has or a new one.
 
@@ -111,6 +114,7 @@ class Tracker:
         self._open[trial.key] = _OpenRun(run_id, epoch)
         return epoch
 
+    @uninterrupted()
     def log_epoch(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
         """Record an epoch, unless it already is: a trial that goes on yields its finished epochs again."""
         run, epoch = self._open[trial.key], int(metrics["epoch"])
@@ -120,6 +124,7 @@ class Tracker:
         run.epoch = epoch
         return True
 
+    @uninterrupted()
     def finish(self, trial: Trial, metrics: Mapping[str, float]) -> None:
         """Record the final scores and the model; FINISHED only when all of it is there."""
         run = self._open[trial.key]
@@ -129,6 +134,7 @@ class Tracker:
             self._client.log_artifact(run.run_id, str(trial.directory / name), "model")
         self._close(trial, "FINISHED")
 
+    @uninterrupted()
     def fail(self, trial: Trial, error: str, traceback: str) -> None:
         """Close the run as FAILED; the next run of the study opens it again."""
         run = self._open[trial.key]
@@ -136,12 +142,14 @@ class Tracker:
         self._client.log_text(run.run_id, traceback, "error/traceback.txt")
         self._close(trial, "FAILED")
 
+    @uninterrupted()
     def interrupt(self) -> None:
         """Close what is open as KILLED; the next run of the study goes on with it."""
         for run in self._open.values():
             self._client.set_terminated(run.run_id, "KILLED")
         self._open.clear()
 
+    @uninterrupted()
     def attach(self, run_ids: list[str], files: list[Path], folder: str) -> None:
         """Log ``files`` as artifacts of each of the runs."""
         for run_id in run_ids:

@@ -29,6 +29,7 @@ import study
 import vsgae
 from study.console import describe, say
 from study.space import Resources, Trial
+from study.stopping import stoppable
 from study.trial import TrialConfig
 
 if TYPE_CHECKING:  # a trial's process needs no MLflow
@@ -82,8 +83,9 @@ def running_ray(address: str | None, resources: Resources, gpus_per_trial: float
             raise ValueError(
                 f"a trial needs {each.cpus:g} CPU and {each.gpus:g} GPU; here are {num_cpus:g} CPU and {num_gpus:g} GPU"
             )
-        # a cluster that grows with demand has to see all of it
-        yield Room(each, at_once if address is None else sys.maxsize, "cuda" if each.gpus else "cpu")
+        with stoppable():  # again: Ray takes SIGTERM for itself
+            # a cluster that grows with demand has to see all of it
+            yield Room(each, at_once if address is None else sys.maxsize, "cuda" if each.gpus else "cpu")
     finally:
         ray.shutdown()
 

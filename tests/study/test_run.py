@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,19 +130,19 @@ def test_local_trials_one_after_the_other_end_in_the_table_and_a_trial_cut_off_g
     command = ["small", "--local", "--data", str(small_table)]
     trial = plan_trials(load_study("small"), {}, str(small_table))[0]
 
-    with monkeypatch.context() as patch:  # Ctrl-C while the second epoch is recorded
+    with monkeypatch.context() as patch:  # stopped before the second epoch is recorded
         from study.tracking import Tracker
 
         log_epoch = Tracker.log_epoch
 
         def interrupted(self: Tracker, trial: object, metrics: dict[str, float]) -> bool:
             if metrics["epoch"] == 2:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGTERM)
             return log_epoch(self, trial, metrics)  # type: ignore[arg-type]
 
         patch.setattr(Tracker, "log_epoch", interrupted)
-        assert main(command) == 130
-    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+        assert main(command) == 143
+    assert "terminated; the same command goes on from here" in capsys.readouterr().err
     history = torch.load(trial.directory / CHECKPOINT, weights_only=True)["history"]
     assert len(history) == 2
     assert main([*command, "--plan"]) == 0
@@ -175,7 +176,7 @@ def test_a_local_trial_stops_when_its_minutes_are_over_and_goes_on_later(
     command = ["small", "--local", "--data", str(small_table), "--set", "training.epochs=100000"]
     for _ in range(2):
         assert main([*command, "--minutes", "0.1"]) == 3
-        assert "stopped after 0.1 minutes; the same command goes on from here" in capsys.readouterr().err
+        assert "stopped: its minutes are over; the same command goes on from here" in capsys.readouterr().err
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     assert (run.info.status, run.data.tags["attempt"]) == ("KILLED", "2")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from study.space import Trial, load_study, plan_trials
+from study.stopping import Stopped, stoppable
 from study.tracking import Tracker, git_commit
 from study.trial import CONFIG, MODEL
 
@@ -134,6 +138,30 @@ def test_an_interrupted_study_leaves_no_run_running(trials: list[Trial]) -> None
     tracker.interrupt()
     assert {run.info.status for run in all_runs()} == {"KILLED"}
     assert tracker.runs()[trials[0].key].state == "cut off at epoch 0"
+
+
+def test_a_signal_in_the_middle_of_a_transaction_leaves_the_epoch_whole_and_the_database_free(
+    trials: list[Trial],
+) -> None:
+    tracker, trial, sent = Tracker("small"), trials[0], []
+    tracker.start(trial, device="cpu")
+
+    def stop(connection: object, cursor: object, statement: str, *more: object) -> None:
+        if statement.startswith("INSERT INTO metrics") and not sent:
+            sent.append(statement)
+            signal.raise_signal(signal.SIGTERM)
+
+    event.listen(Engine, "after_cursor_execute", stop)
+    try:
+        with pytest.raises(Stopped) as stopped, stoppable():
+            tracker.log_epoch(trial, epoch(1))
+    finally:
+        event.remove(Engine, "after_cursor_execute", stop)
+    tracker.interrupt()
+    assert sent
+    (run,) = all_runs()
+    assert (run.info.status, run.data.metrics["validation_rmse"]) == ("KILLED", 2.0)
+    del stopped  # which held the frames of what was stopped
 
 
 def test_a_deleted_experiment_is_an_error_that_says_what_to_do(trials: list[Trial]) -> None:

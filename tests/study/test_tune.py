@@ -60,12 +60,12 @@ def steps(run: Run, name: str) -> list[int]:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(2400):
+    for _ in range(4800):
         if condition():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError("nothing came of it in two minutes")
+    raise AssertionError("nothing came of it in four minutes")
 
 
 def some_run_is_in_the_middle() -> bool:
@@ -140,14 +140,19 @@ def test_a_failed_trial_stops_no_other_and_is_tried_again(
     assert "Failed" not in Path("results/small.md").read_text()
 
 
-def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "expected", "why"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stopped_study_leaves_no_run_running_and_says_how_to_go_on(
+    command: list[str], number: int, expected: int, why: str
+) -> None:
     command += ["--set", f"training.epochs={EPOCHS}"]
     process = start(command)
     wait_until(some_run_is_in_the_middle, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, output, error = finish(process)
-    assert code == 130, output + error
-    assert "interrupted; the same command goes on from here" in error
+    assert code == expected, output + error
+    assert f"{why}; the same command goes on from here" in error
     assert "Traceback" not in error
     assert "RUNNING" not in {run.info.status for run in all_runs()}
     assert "KILLED" in {run.info.status for run in all_runs()}
@@ -156,7 +161,7 @@ def test_ctrl_c_leaves_no_run_running_and_says_how_to_go_on(command: list[str]) 
 def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
     code, output, error = finish(start([*command, "--set", "training.epochs=100000", "--minutes", "0.7"]))
     assert code == 3, output + error
-    assert "stopped after 0.7 minutes; the same command goes on from here" in error
+    assert "stopped: its minutes are over; the same command goes on from here" in error
     assert "Traceback" not in error
     assert {run.info.status for run in all_runs()} == {"KILLED"}
 
