@@ -25,11 +25,15 @@ Run the trials of a study that are not yet finished, record them in MLflow, and 
 The same command again goes on where the last one stopped.
 """
 
+STUDY = "a file of search_spaces/ without .yaml, or a path to one; or `figures`, which draws what is recorded"
+
 DATA = """\
 labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official if a release is imported, or surrogate]
 """
 
 LOCAL = "run one trial in this process, without Ray; with the settings that the study's file has under `local`, if any"
+
+FIGURES = "figures"  # in place of a study
 
 MINUTES_OF_A_YEAR = 365 * 24 * 60
 
@@ -49,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if args.study == FIGURES:
+        return _draw_figures(args)
     with _errors_in_one_line():
         job = _read(args)
     for description in dict.fromkeys(trial.config.data().description for trial in job.trials):
@@ -75,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m study.run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", metavar="STUDY", help="a file of search_spaces/ without .yaml, or a path to one")
+    parser.add_argument("study", metavar="STUDY", help=STUDY)
     parser.add_argument("--local", action="store_true", help=LOCAL)
     parser.add_argument("--trial", type=int, metavar="K", help="only this trial; with --local: or the first unfinished")
     parser.add_argument("--plan", action="store_true", help="print the trials and their states, and start nothing")
@@ -221,6 +227,21 @@ def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments:
         job.tracker.attach([runs[trial.key].run_id for trial in finished], files, "table")
         print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
     return 1 if any(trial in unfinished for trial in trials) else 0
+
+
+def _draw_figures(args: argparse.Namespace) -> int:
+    from study.figures import write_figures
+
+    with _errors_in_one_line():
+        given = [name for name, value in vars(args).items() if name != "study" and value]
+        if given:
+            raise ValueError(f"{FIGURES} takes no --{given[0].replace('_', '-')}")
+    files, missing = write_figures()
+    for name, command in missing.items():
+        print(f"{name}: no recorded epoch; {command}")
+    if files:
+        print(f"written: {', '.join(map(str, files))}")
+    return 0 if files else 1
 
 
 def _num_gpus() -> int:

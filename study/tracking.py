@@ -12,12 +12,13 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
@@ -72,6 +73,11 @@ class Tracker:
     def runs(self) -> dict[str, Recorded]:
         """What is recorded of the study's trials, by trial key. Creates nothing."""
         return {run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")}
+
+    def epochs(self, run: Recorded, metrics: Sequence[str]) -> pd.DataFrame:
+        """What was recorded of each epoch, a row each with its number as index; NaN where a metric was not."""
+        columns = {name: self._client.get_metric_history(run.run_id, name) for name in metrics}
+        return pd.DataFrame({name: {point.step: point.value for point in history} for name, history in columns.items()})
 
     @uninterrupted()
     def start(self, trial: Trial, *, device: str) -> int:
