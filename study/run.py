@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -66,9 +65,11 @@ def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 0
 
     from study.lock import only_driver
+    from study.storage import check_storage
 
     with ExitStack() as stack:
         with _errors_in_one_line():
+            check_storage()
             stack.enter_context(only_driver(job.study.name))
         if args.minutes is not None:
             stack.enter_context(time_limit(args.minutes))
@@ -182,7 +183,7 @@ def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
     say(trial, f"goes on after epoch {epoch}" if epoch else f"started on {device}")
     try:
         with tqdm(total=trial.config.epochs, unit="epoch") as bar:
-            for metrics in trial.config.run(trial.directory, device):
+            for metrics in trial.place.run(trial.config, device):
                 if "epoch" in metrics:
                     tracker.log_epoch(trial, metrics)
                     bar.set_postfix_str(trial.config.progress(metrics), refresh=False)
@@ -191,7 +192,7 @@ def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
     except Exception as error:
         tracker.fail(trial, describe(error), traceback.format_exc())
         raise
-    shutil.rmtree(trial.directory)
+    trial.place.remove()
     return trial
 
 
@@ -199,10 +200,11 @@ def _run_on_ray(job: _Job, args: argparse.Namespace, stack: ExitStack) -> list[T
     """All chosen trials that are unfinished, on this machine or a cluster."""
     unfinished = job.unfinished()
     if unfinished:
-        from study.tune import run_trials, running_ray
+        from study.tune import check_shared, run_trials, running_ray
 
         with _errors_in_one_line():
             room = stack.enter_context(running_ray(args.address, job.study.resources, args.gpus_per_trial))
+            check_shared(unfinished[0].place)
         run_trials(unfinished, job.tracker, room)
     return job.chosen
 

@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 from study.autoencoder import AutoencoderTrial
 from study.predictor import PredictorTrial
 from study.settings import CHECKED, build, flatten, merge
+from study.storage import Place, place
 from study.trial import TrialConfig, trial_key
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -114,9 +115,9 @@ class Trial:
         return f"{self.configuration}/seed={self.config.seed}{changed}"
 
     @property
-    def directory(self) -> Path:
-        """Where the trial keeps its checkpoint until it is recorded; absolute, since a trial runs elsewhere."""
-        return Path("runs", self.study, self.key).absolute()
+    def place(self) -> Place:
+        """Where the trial keeps its checkpoint until it is recorded."""
+        return place(self.study, self.key)
 
 
 def load_study(name: str) -> Study:

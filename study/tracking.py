@@ -136,8 +136,9 @@ class Tracker:
         run = self._open[trial.key]
         if not metrics.keys() & self._client.get_run(run.run_id).data.metrics.keys():
             self._log_metrics(run.run_id, metrics, run.epoch)
+        directory = trial.place.finished(trial.config)
         for name in trial.config.FILES:
-            self._client.log_artifact(run.run_id, str(trial.directory / name), "model")
+            self._client.log_artifact(run.run_id, str(directory / name), "model")
         self._close(trial, "FINISHED")
 
     @uninterrupted()

@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import study
 import vsgae
 from study.console import describe, say
 from study.space import Resources, Trial
 from study.stopping import stoppable
+from study.storage import VARIABLE, Place
 from study.trial import TrialConfig
 
 if TYPE_CHECKING:  # a trial's process needs no MLflow
@@ -37,6 +39,7 @@ if TYPE_CHECKING:  # a trial's process needs no MLflow
 
 SCORE = "score"  # what Tune and Optuna are told of an epoch: the trial's CURVE
 RETRIES = 2
+UNSHARED = f"{VARIABLE} must name a path that all machines of the cluster share, or a URL such as s3://bucket/folder"
 PROGRESS_SECONDS = 60.0
 
 
@@ -90,6 +93,26 @@ def running_ray(address: str | None, resources: Resources, gpus_per_trial: float
         ray.shutdown()
 
 
+def check_shared(place: Place) -> None:
+    """Raise ValueError if a machine of the running Ray does not see a trial's directory. One that joins later finds out
+    itself."""
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if place.url is not None or not others:
+        return
+    place.directory.mkdir(parents=True, exist_ok=True)
+    sees = ray.remote(num_cpus=0)(os.path.isdir)
+    there = [
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            str(place.directory)
+        )
+        for node in others
+    ]
+    unshared = [node["NodeManagerHostname"] for node, shared in zip(others, ray.get(there), strict=True) if not shared]
+    if unshared:
+        raise ValueError(f"{place.directory} is not there on {', '.join(sorted(set(unshared)))}; {UNSHARED}")
+
+
 def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
     """Run ``trials`` to their end, failures included, and record them."""
     import optuna  # not at the top, since a trial's process needs none of it
@@ -98,9 +121,10 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")  # of a retried trial
-    jobs = {trial.key: _Job(trial.config, trial.directory, room.device, room.each.gpus) for trial in trials}
+    jobs = {trial.key: _Job(trial.config, trial.place, room.device, room.each.gpus) for trial in trials}
     for job in jobs.values():
-        job.directory.mkdir(parents=True, exist_ok=True)
+        if job.place.url is None:
+            job.place.directory.mkdir(parents=True, exist_ok=True)
     search = OptunaSearch(
         {"trial": CategoricalDistribution(list(jobs))},
         metric=SCORE,
@@ -134,7 +158,7 @@ class _Job:
     """What a trial's process needs to know."""
 
     config: TrialConfig
-    directory: Path
+    place: Place
     device: str
     gpus: float
 
@@ -143,16 +167,13 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
     """One trial, in a process of its own on any machine of the cluster."""
     job, score = jobs[config["trial"]], math.nan
     try:
-        if not job.directory.is_dir():
-            raise FileNotFoundError(
-                f"{job.directory} is not there on {os.uname().nodename}: the working directory must be on storage that "
-                "all machines of the cluster share"
-            )
+        if job.place.url is None and not job.place.directory.is_dir():
+            raise FileNotFoundError(f"{job.place.directory} is not there on {os.uname().nodename}; {UNSHARED}")
         if 0 < job.gpus < 1:  # a fraction of a GPU is a promise to the other trials on it
             import torch
 
             torch.cuda.set_per_process_memory_fraction(job.gpus)
-        for metrics in job.config.run(job.directory, job.device):
+        for metrics in job.place.run(job.config, job.device):
             score = metrics.get(job.config.CURVE, score)
             tune.report({SCORE: score, "record": metrics})
     except Exception as error:
@@ -201,7 +222,7 @@ class _Recorder(tune.Callback):
         ours = self._trials[trial.config["trial"]]
         metrics = self._final.pop(ours.key)
         self._tracker.finish(ours, metrics)
-        shutil.rmtree(ours.directory)
+        ours.place.remove()
         minutes = (time.monotonic() - self._begun[ours.key]) / 60
         say(ours, f"finished after {minutes:.1f} min, {ours.config.scores(metrics)}")
 

@@ -143,7 +143,7 @@ def test_local_trials_one_after_the_other_end_in_the_table_and_a_trial_cut_off_g
         patch.setattr(Tracker, "log_epoch", interrupted)
         assert main(command) == 143
     assert "terminated; the same command goes on from here" in capsys.readouterr().err
-    history = torch.load(trial.directory / CHECKPOINT, weights_only=True)["history"]
+    history = torch.load(trial.place.directory / CHECKPOINT, weights_only=True)["history"]
     assert len(history) == 2
     assert main([*command, "--plan"]) == 0
     assert f"{trial.key}  cut off at epoch 1" in capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_local_trials_one_after_the_other_end_in_the_table_and_a_trial_cut_off_g
     for _ in range(6):
         assert main(command) == 0
     assert "[ 5] zero-shot-7/seed=1: started on cpu" in capsys.readouterr().out
-    assert not trial.directory.exists()
+    assert not trial.place.directory.exists()
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     assert {run.info.run_name: run.info.status for run in runs} == {

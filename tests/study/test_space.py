@@ -102,7 +102,7 @@ def test_the_labels_of_a_plan_have_an_absolute_path(study_folder: Path, small_ta
     shutil.copy(small_table, "copy.csv")
     (trial, *_) = plan_trials(load_study("small"), {}, "copy.csv")
     assert trial.config.labels.source == str(study_folder / "copy.csv")
-    assert trial.directory == study_folder / "runs" / "small" / trial.key
+    assert trial.place.directory == study_folder / "runs" / "small" / trial.key
 
 
 def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Path, small_table: Path) -> None:

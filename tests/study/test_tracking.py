@@ -25,9 +25,9 @@ def epoch(number: int) -> dict[str, float]:
 
 
 def leave_model(trial: Trial) -> None:
-    trial.directory.mkdir(parents=True, exist_ok=True)
-    (trial.directory / MODEL).write_bytes(b"weights")
-    (trial.directory / CONFIG).write_text("{}")
+    trial.place.directory.mkdir(parents=True, exist_ok=True)
+    (trial.place.directory / MODEL).write_bytes(b"weights")
+    (trial.place.directory / CONFIG).write_text("{}")
 
 
 def client() -> MlflowClient:

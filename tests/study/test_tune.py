@@ -119,7 +119,7 @@ def test_a_failed_trial_stops_no_other_and_is_tried_again(
     content = study.read_text().replace("repeats: 2", "repeats: 1")
     study.write_text(content.replace("  zero-shot-7:\n    split: {name: zero_shot_7}\n", ""))
     trial = plan_trials(load_study("small"), {}, str(small_table))[1]
-    checkpoint = trial.directory / CHECKPOINT
+    checkpoint = trial.place.directory / CHECKPOINT
     checkpoint.mkdir(parents=True)  # a directory, where the trial wants to read a file
 
     code, output, error = finish(start(command))
