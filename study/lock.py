@@ -16,7 +16,7 @@ def only_driver(study: str) -> Iterator[None]:
     Raises:
         ValueError: another process holds it.
     """
-    path = Path("runs", study, "lock")
+    path = _path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -28,3 +28,19 @@ def only_driver(study: str) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def driver(study: str) -> int | None:
+    """The process that runs the study in this folder, if there is one."""
+    if not _path(study).exists():
+        return None
+    with _path(study).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read())
+    return None
+
+
+def _path(study: str) -> Path:
+    return Path("runs", study, "lock")

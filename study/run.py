@@ -24,15 +24,15 @@ Run the trials of a study that are not yet finished, record them in MLflow, and 
 The same command again goes on where the last one stopped.
 """
 
-STUDY = "a file of search_spaces/ without .yaml, or a path to one; or `figures`, which draws what is recorded"
+STUDY = """\
+a file of search_spaces/ without .yaml, or a path to one; or `status`: how far all are; `figures`: drawn from the records
+"""
 
 DATA = """\
 labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official if a release is imported, or surrogate]
 """
 
 LOCAL = "run one trial in this process, without Ray; with the settings that the study's file has under `local`, if any"
-
-FIGURES = "figures"  # in place of a study
 
 MINUTES_OF_A_YEAR = 365 * 24 * 60
 
@@ -52,8 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    if args.study == FIGURES:
-        return _draw_figures(args)
+    if args.study in RECORDS:
+        with _errors_in_one_line():
+            given = [name for name, value in vars(args).items() if name != "study" and value]
+            if given:
+                raise ValueError(f"{args.study} takes no --{given[0].replace('_', '-')}")
+        return RECORDS[args.study]()
     with _errors_in_one_line():
         job = _read(args)
     for description in dict.fromkeys(trial.config.data().description for trial in job.trials):
@@ -231,19 +235,26 @@ def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments:
     return 1 if any(trial in unfinished for trial in trials) else 0
 
 
-def _draw_figures(args: argparse.Namespace) -> int:
+def _print_status() -> int:
+    from study.status import status
+
+    print(status() or "nothing is recorded in this folder; start with: python -m study.run table1 --local")
+    return 0
+
+
+def _draw_figures() -> int:
     from study.figures import write_figures
 
-    with _errors_in_one_line():
-        given = [name for name, value in vars(args).items() if name != "study" and value]
-        if given:
-            raise ValueError(f"{FIGURES} takes no --{given[0].replace('_', '-')}")
     files, missing = write_figures()
     for name, command in missing.items():
         print(f"{name}: no recorded epoch; {command}")
     if files:
         print(f"written: {', '.join(map(str, files))}")
     return 0 if files else 1
+
+
+RECORDS = {"status": _print_status, "figures": _draw_figures}
+"""What may stand in place of a study, and reads the records alone."""
 
 
 def _num_gpus() -> int:

@@ -28,16 +28,18 @@ from study.stopping import uninterrupted
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
 
+EPOCHS = "training.epochs"  # the parameter
 EVERY_EPOCH = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What MLflow holds of a trial: its run, the run's status, and the last recorded epoch."""
+    """What MLflow holds of a trial: its run, the run's status, the last recorded epoch, and how many it is to have."""
 
     run_id: str
     status: str
     epoch: int
+    epochs: int
     metrics: dict[str, float]
     tags: dict[str, str]
 
@@ -192,7 +194,8 @@ class Tracker:
             self._client.get_metric_history(run.info.run_id, EVERY_EPOCH) if EVERY_EPOCH in run.data.metrics else []
         )
         epoch = max((metric.step for metric in history), default=0)
-        return Recorded(run.info.run_id, run.info.status, epoch, run.data.metrics, run.data.tags)
+        epochs = int(run.data.params.get(EPOCHS, epoch))  # a driver that died early may have left none
+        return Recorded(run.info.run_id, run.info.status, epoch, epochs, run.data.metrics, run.data.tags)
 
     def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
         """All of them in one transaction, so that a step is recorded whole or not at all."""

@@ -55,7 +55,9 @@ def test_the_training_of_the_autoencoder_is_drawn_from_the_runs_of_the_whole_stu
 def test_a_curve_is_drawn_point_by_point_under_its_runs_name() -> None:
     table = pd.DataFrame([epoch(number) for number in (1, 2, 3)]).set_index("epoch")
     tags = {"mlflow.runName": "node_dim 128/seed=0", "device": "cpu"}
-    drawing = FIGURES["autoencoder_training"].draw([Curve("pretrained", Recorded("id", "RUNNING", 3, {}, tags), table)])
+    drawing = FIGURES["autoencoder_training"].draw(
+        [Curve("pretrained", Recorded("id", "RUNNING", 3, 4, {}, tags), table)]
+    )
     [reconstruction, validity] = drawing.axes
     assert reconstruction.lines[0].get_xdata().tolist() == [1, 2, 3]
     assert reconstruction.lines[0].get_ydata().tolist() == pytest.approx([10, 1, 0.1])

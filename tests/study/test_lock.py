@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.lock import only_driver
+from study.lock import driver, only_driver
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
@@ -22,6 +22,8 @@ def test_a_second_driver_of_a_study_is_refused_and_told_of_the_first() -> None:
     program = "from study.lock import only_driver\nwith only_driver('small'): pass"
     with only_driver("small"):
         second = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
+        assert driver("small") == os.getpid()
+        assert driver("another") is None
         assert f"small is already being run in this folder by process {os.getpid()}" in second.stderr
         with only_driver("another"):
             pass
@@ -34,3 +36,4 @@ def test_a_driver_that_was_killed_holds_no_lock() -> None:
     assert killed.returncode == -signal.SIGKILL
     with only_driver("small"):
         pass
+    assert driver("small") is None

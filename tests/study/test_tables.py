@@ -43,12 +43,12 @@ def finished(trial: Trial, test_rmse: float) -> Recorded:
         "test_cells": 54.0,
     }
     tags = {"overrides": json.dumps(trial.overrides), "setting": trial.setting, "git_commit": "abc"}
-    return Recorded(f"run of {trial.key}", "FINISHED", 3, metrics, tags)
+    return Recorded(f"run of {trial.key}", "FINISHED", 3, 3, metrics, tags)
 
 
 def failed(trial: Trial) -> Recorded:
     tags = {"overrides": json.dumps(trial.overrides), "git_commit": "abc", "error": "ValueError: a | b"}
-    return Recorded("failed run", "FAILED", 1, {"train_loss": 1.0}, tags)
+    return Recorded("failed run", "FAILED", 1, 3, {"train_loss": 1.0}, tags)
 
 
 def written(files: list[Path]) -> tuple[pd.DataFrame, str, str]:

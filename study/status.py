@@ -1,0 +1,57 @@
+"""How far every study is, from its records alone: nothing is planned, and no labels are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import pandas as pd
+
+from study.lock import driver
+from study.space import Study, load_study, study_files
+from study.tracking import Recorded, Tracker
+
+COLUMNS = ("study", "setting", "labels", "trials", "finished", "running", "cut off", "failed", "missing", "to do")
+
+
+def status() -> str:
+    """A line a study, setting and set of labels that has recorded runs; empty if none has."""
+    lines = []
+    for name in sorted(study_files()):
+        runs = Tracker(name).runs().values()
+        at_work = driver(name) is not None
+        groups: dict[tuple[str, str], list[Recorded]] = {}
+        for run in runs:
+            groups.setdefault((run.tags["setting"], run.tags["labels"]), []).append(run)
+        lines += [[name, *group, *_progress(load_study(name), of_it, at_work)] for group, of_it in groups.items()]
+    return pd.DataFrame(lines, columns=list(COLUMNS)).to_string(index=False) if lines else ""
+
+
+def _progress(study: Study, runs: Sequence[Recorded], at_work: bool) -> list[object]:
+    total = len(study.configurations) * study.repeats
+    states = [run.status for run in runs]
+    running = states.count("RUNNING") if at_work else 0  # or its driver died
+    finished, failed = states.count("FINISHED"), states.count("FAILED")
+    cut_off, missing = len(runs) - finished - failed - running, total - len(runs)
+    return [total, finished, running, cut_off, failed, missing, _to_do(runs, missing, running)]
+
+
+def _to_do(runs: Sequence[Recorded], missing: int, running: int) -> str:
+    """In hours, from the epochs that are missing and the last one of every run; what comes after the last epoch is not
+    counted."""
+    epochs = median(run.epochs for run in runs)
+    left = missing * epochs + sum(run.epochs - run.epoch for run in runs if not run.finished)
+    seconds = [run.metrics["seconds"] for run in runs if "seconds" in run.metrics]
+    if not left:
+        return "-"
+    if not seconds:
+        return "unknown, no epoch yet"
+    hours = left * median(seconds) / 3600
+    at_once = f", {running} at once: {_rounded(hours / running)} h" if running > 1 else ""
+    return f"{_rounded(hours)} h{at_once}"
+
+
+def _rounded(hours: float) -> str:
+    """To two digits."""
+    return f"{hours:.{max(0, 1 - math.floor(math.log10(hours)))}f}"
