@@ -25,7 +25,7 @@ The same command again goes on where the last one stopped.
 """
 
 STUDY = """\
-a file of search_spaces/ without .yaml, or a path to one; or `status`: how far all are; `figures`: drawn from the records
+a file of search_spaces/ without .yaml, or a path to one; or `status`, how far all are; or `figures`, from records
 """
 
 DATA = """\
