@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from study.stopping import Stopped, stoppable, time_limit
+from study.stopping import NoAnswerError, Stopped, stoppable, time_limit
 
 if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help answers at once
     from study.space import Study, Trial
@@ -34,21 +34,27 @@ labels: 'official', 'surrogate' or a measured table (.csv, .parquet) [official i
 
 LOCAL = "run one trial in this process, without Ray; with the settings that the study's file has under `local`, if any"
 
+GOES_ON = "the same command goes on from here"
+
 MINUTES_OF_A_YEAR = 365 * 24 * 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 where a trial failed, 2 for a wrong command, and those of
+    """Returns the exit code: 0, or 1 where a trial failed or MLflow is silent, 2 for a wrong command, and those of
     :data:`study.stopping.WHY`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # it is asked again, but not while all else waits
     try:
         with stoppable():
             return _carry_out(args, arguments)
     except Stopped as stopped:
-        print(f"\n{stopped}; the same command goes on from here", file=sys.stderr)
+        print(f"\n{stopped}; {GOES_ON}", file=sys.stderr)
         return stopped.exit_code
+    except NoAnswerError as error:
+        print(f"error: {error}; {GOES_ON}", file=sys.stderr)
+        return 1
 
 
 def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:

@@ -27,6 +27,10 @@ class Stopped(KeyboardInterrupt):
         super().__init__(why)
 
 
+class NoAnswerError(Exception):
+    """MLflow is not there. The command ends, nothing is lost, and the same command goes on once it is."""
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """While it lasts, each signal of :data:`WHY` raises :class:`Stopped`, but for those that this process ignores."""

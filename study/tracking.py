@@ -11,25 +11,35 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from study.settings import flatten
 from study.space import PROJECT, Trial
-from study.stopping import uninterrupted
+from study.stopping import NoAnswerError, uninterrupted
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
 
 EPOCHS = "training.epochs"  # the parameter
 EVERY_EPOCH = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
+
+AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow's client says of a server or database that is silent
+PATIENCE = 600.0  # seconds that a trial's start or end waits for it
+PAUSE = 15.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Tracker:
         self._database = Path("mlflow.db").absolute()
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._database}"
         self._open: dict[str, _OpenRun] = {}
+        self._silent_until = 0.0  # by the monotonic clock: when to ask MLflow again; 0 while it answers
 
     @cached_property
     def _client(self) -> MlflowClient:  # made late, since it creates the database
@@ -74,19 +85,26 @@ class Tracker:
 
     def runs(self) -> dict[str, Recorded]:
         """What is recorded of the study's trials, by trial key. Creates nothing."""
-        return {run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")}
+        return self._surely(
+            lambda: {
+                run.data.tags["trial_key"]: self._recorded(run) for run in self._search("tags.trial_key LIKE '%'")
+            },
+            patience=0,
+        )
 
     def epochs(self, run: Recorded, metrics: Sequence[str]) -> pd.DataFrame:
         """What was recorded of each epoch, a row each with its number as index; NaN where a metric was not."""
         columns = {name: self._client.get_metric_history(run.run_id, name) for name in metrics}
         return pd.DataFrame({name: {point.step: point.value for point in history} for name, history in columns.items()})
 
-    @uninterrupted()
     def start(self, trial: Trial, *, device: str) -> int:
         """Open the trial's run, the one it already has or a new one.
 
         Returns:
             The last epoch that the run already holds, 0 for a new one.
+
+        Raises:
+            NoAnswerError: as every other method, when MLflow has been silent for ``PATIENCE``.
         """
         tags = {
             "study": trial.study,
@@ -101,69 +119,136 @@ class Tracker:
             "mlflow.source.name": f"study.run {trial.study}",
             "mlflow.source.type": "LOCAL",
         }
-        found = self._search(f"tags.trial_key = '{trial.key}'")
-        if not found:
-            run = self._client.create_run(
-                self._experiment_id(), run_name=trial.name, tags={"trial_key": trial.key, "attempt": "1", **tags}
-            )
-            run_id, epoch = run.info.run_id, 0
-        else:
-            recorded = self._recorded(found[0])
-            run_id, epoch = recorded.run_id, recorded.epoch
-            tags["attempt"] = str(int(recorded.tags["attempt"]) + 1)
-            self._client.update_run(run_id, status="RUNNING")
-            if "error" in recorded.tags:
-                self._client.delete_tag(run_id, "error")
-        self._client.log_batch(
-            run_id,
-            params=[Param(name, str(value)) for name, value in flatten(trial.config.settings()).items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-        )
-        self._open[trial.key] = _OpenRun(run_id, epoch)
-        return epoch
 
-    @uninterrupted()
+        def write() -> _OpenRun:
+            found = self._search(f"tags.trial_key = '{trial.key}'")
+            if not found:
+                run = self._client.create_run(
+                    self._experiment_id(), run_name=trial.name, tags={"trial_key": trial.key, "attempt": "1", **tags}
+                )
+                run_id, epoch = run.info.run_id, 0
+            else:
+                recorded = self._recorded(found[0])
+                run_id, epoch = recorded.run_id, recorded.epoch
+                tags["attempt"] = str(int(recorded.tags["attempt"]) + 1)
+                self._client.update_run(run_id, status="RUNNING")
+                if "error" in recorded.tags:
+                    self._client.delete_tag(run_id, "error")
+            self._client.log_batch(
+                run_id,
+                params=[Param(name, str(value)) for name, value in flatten(trial.config.settings()).items()],
+                tags=[RunTag(name, value) for name, value in tags.items()],
+            )
+            return _OpenRun(run_id, epoch)
+
+        run = self._surely(write)
+        self._open[trial.key] = run
+        return run.epoch
+
     def log_epoch(self, trial: Trial, metrics: Mapping[str, float]) -> bool:
-        """Record an epoch, unless it already is: a trial that goes on yields its finished epochs again."""
+        """Record an epoch, unless it already is: a trial that goes on yields its finished epochs again.
+
+        While MLflow does not answer, epochs wait; they are written in order once it does.
+        """
         run, epoch = self._open[trial.key], int(metrics["epoch"])
         if epoch <= run.epoch:
             return False
-        self._log_metrics(run.run_id, {name: value for name, value in metrics.items() if name != "epoch"}, epoch)
+        run.waiting.append(_at_step({name: value for name, value in metrics.items() if name != "epoch"}, epoch))
         run.epoch = epoch
+        if time.monotonic() >= self._silent_until:
+            with suppress(NoAnswerError):
+                self._surely(lambda: self._write_waiting(run), patience=0)
         return True
 
-    @uninterrupted()
     def finish(self, trial: Trial, metrics: Mapping[str, float]) -> None:
         """Record the final scores and the model; FINISHED only when all of it is there."""
-        run = self._open[trial.key]
-        if not metrics.keys() & self._client.get_run(run.run_id).data.metrics.keys():
-            self._log_metrics(run.run_id, metrics, run.epoch)
-        directory = trial.place.finished(trial.config)
-        for name in trial.config.FILES:
-            self._client.log_artifact(run.run_id, str(directory / name), "model")
-        self._close(trial, "FINISHED")
+        run, directory = self._open[trial.key], trial.place.finished(trial.config)
 
-    @uninterrupted()
+        def write() -> None:
+            self._write_waiting(run)
+            if not metrics.keys() & self._client.get_run(run.run_id).data.metrics.keys():
+                self._client.log_batch(run.run_id, metrics=_at_step(metrics, run.epoch))
+            for name in trial.config.FILES:
+                self._client.log_artifact(run.run_id, str(directory / name), "model")
+            self._client.set_terminated(run.run_id, "FINISHED")
+
+        self._surely(write)
+        del self._open[trial.key]
+
     def fail(self, trial: Trial, error: str, traceback: str) -> None:
         """Close the run as FAILED; the next run of the study opens it again."""
         run = self._open[trial.key]
-        self._client.set_tag(run.run_id, "error", error)
-        self._client.log_text(run.run_id, traceback, "error/traceback.txt")
-        self._close(trial, "FAILED")
 
-    @uninterrupted()
+        def write() -> None:
+            self._write_waiting(run)
+            self._client.set_tag(run.run_id, "error", error)
+            self._client.log_text(run.run_id, traceback, "error/traceback.txt")
+            self._client.set_terminated(run.run_id, "FAILED")
+
+        self._surely(write)
+        del self._open[trial.key]
+
     def interrupt(self) -> None:
-        """Close what is open as KILLED; the next run of the study goes on with it."""
-        for run in self._open.values():
-            self._client.set_terminated(run.run_id, "KILLED")
-        self._open.clear()
+        """Close what is open as KILLED, if MLflow answers; the next run of the study goes on with it in any case."""
 
-    @uninterrupted()
+        def write() -> None:
+            for run in self._open.values():
+                self._write_waiting(run)
+                self._client.set_terminated(run.run_id, "KILLED")
+
+        if self._open:
+            with suppress(NoAnswerError):
+                self._surely(write, patience=0)
+            self._open.clear()
+
     def attach(self, run_ids: list[str], files: list[Path], folder: str) -> None:
         """Log ``files`` as artifacts of each of the runs."""
-        for run_id in run_ids:
-            for file in files:
-                self._client.log_artifact(run_id, str(file), folder)
+
+        def write() -> None:
+            for run_id in run_ids:
+                for file in files:
+                    self._client.log_artifact(run_id, str(file), folder)
+
+        self._surely(write)
+
+    def _surely(self, write: Callable[[], T], patience: float = PATIENCE) -> T:
+        """Do what may be done twice, again and again until MLflow answers; each try is uninterrupted.
+
+        Raises:
+            NoAnswerError: it has not, for ``patience`` seconds.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                with uninterrupted():
+                    result = write()
+            except MlflowException as error:
+                if error.error_code not in AWAY:
+                    raise
+                message = f"MLflow at {self._uri} does not answer: {' '.join(str(error).split())[:300]}"
+                if self._open and not self._silent_until:
+                    print(f"{message}; what it misses is kept for later", file=sys.stderr)
+                self._silent_until = time.monotonic() + PAUSE
+                if self._silent_until > until:
+                    raise NoAnswerError(message) from error
+                time.sleep(PAUSE)
+            else:
+                if self._silent_until:
+                    print("MLflow answers again", file=sys.stderr)
+                self._silent_until = 0.0
+                return result
+
+    def _write_waiting(self, run: _OpenRun) -> None:
+        """One transaction an epoch, so that it is recorded whole or not at all."""
+        if run.is_unsure:  # whether the last one arrived
+            last = self._last_epoch(run.run_id)
+            run.waiting = [epoch for epoch in run.waiting if epoch[0].step > last]
+            run.is_unsure = False
+        while run.waiting:
+            run.is_unsure = True
+            self._client.log_batch(run.run_id, metrics=run.waiting[0])
+            run.is_unsure = False
+            del run.waiting[0]
 
     def _search(self, condition: str) -> list[Run]:
         if self._uri == f"sqlite:///{self._database}" and not self._database.exists():
@@ -190,26 +275,31 @@ class Tracker:
         return experiment.experiment_id
 
     def _recorded(self, run: Run) -> Recorded:
-        history = (
-            self._client.get_metric_history(run.info.run_id, EVERY_EPOCH) if EVERY_EPOCH in run.data.metrics else []
-        )
-        epoch = max((metric.step for metric in history), default=0)
+        epoch = self._last_epoch(run.info.run_id) if EVERY_EPOCH in run.data.metrics else 0
         epochs = int(run.data.params.get(EPOCHS, epoch))  # a driver that died early may have left none
         return Recorded(run.info.run_id, run.info.status, epoch, epochs, run.data.metrics, run.data.tags)
 
-    def _log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-        """All of them in one transaction, so that a step is recorded whole or not at all."""
-        now = int(time.time() * 1000)
-        self._client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+    def _last_epoch(self, run_id: str) -> int:
+        return max((metric.step for metric in self._client.get_metric_history(run_id, EVERY_EPOCH)), default=0)
 
-    def _close(self, trial: Trial, status: str) -> None:
-        self._client.set_terminated(self._open.pop(trial.key).run_id, status)
+
+def _at_step(metrics: Mapping[str, float], step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, step) for name, value in metrics.items()]
 
 
 @dataclass
 class _OpenRun:
+    """Args:
+    epoch: the last one that is recorded or waits.
+    waiting: the metrics of epochs that are not recorded yet, one after the other.
+    is_unsure: the first of them may be recorded all the same.
+    """
+
     run_id: str
     epoch: int
+    waiting: list[list[Metric]] = field(default_factory=list)
+    is_unsure: bool = False
 
 
 @cache

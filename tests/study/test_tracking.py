@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from study.space import Trial, load_study, plan_trials
-from study.stopping import Stopped, stoppable
+from study.stopping import NoAnswerError, Stopped, stoppable
 from study.tracking import Tracker, git_commit
 from study.trial import CONFIG, MODEL
 
@@ -169,3 +173,92 @@ def test_a_deleted_experiment_is_an_error_that_says_what_to_do(trials: list[Tria
     client().delete_experiment(client().get_experiment_by_name("small").experiment_id)
     with pytest.raises(ValueError, match="the MLflow experiment 'small' is deleted; restore it"):
         Tracker("small").start(trials[1], device="cpu")
+
+
+class Outage:
+    """MLflow is silent while ``is_on``: a request is answered by an error, having arrived or not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_on, self.arrives = False, False
+        for name in ("log_batch", "search_runs", "get_experiment_by_name", "set_terminated", "set_tag"):
+            monkeypatch.setattr(MlflowClient, name, self._broken(getattr(MlflowClient, name)))
+        monkeypatch.setattr("study.tracking.PAUSE", 0.0)
+
+    def _broken(self, request: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(*arguments: Any, **options: Any) -> Any:
+            result = request(*arguments, **options) if self.arrives or not self.is_on else None
+            if self.is_on:
+                raise MlflowException("API request failed with exception Connection refused")
+            return result
+
+        return answer
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_epochs_wait_while_mlflow_is_silent_and_are_then_recorded_once_and_in_order(
+    trials: list[Trial], arrives: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker, trial, outage = Tracker("small"), trials[0], Outage(monkeypatch)
+    tracker.start(trial, device="cpu")
+    tracker.log_epoch(trial, epoch(1))
+    outage.is_on, outage.arrives = True, arrives
+    for number in (2, 3):
+        assert tracker.log_epoch(trial, epoch(number))
+    said = capsys.readouterr().err
+    assert said.count("does not answer: API request failed") == 1
+    assert "what it misses is kept for later" in said
+    outage.is_on = False
+    tracker.log_epoch(trial, epoch(4))
+    assert "MLflow answers again" in capsys.readouterr().err
+    (run,) = all_runs()
+    assert steps(run.info.run_id) == steps(run.info.run_id, "validation_rmse") == [1, 2, 3, 4]
+
+
+def test_what_waits_is_recorded_before_a_run_is_finished(trials: list[Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, trial, outage = Tracker("small"), trials[0], Outage(monkeypatch)
+    tracker.start(trial, device="cpu")
+    outage.is_on = True
+    tracker.log_epoch(trial, epoch(1))
+    leave_model(trial)
+
+    def back(seconds: float) -> None:
+        outage.is_on = False
+
+    monkeypatch.setattr("study.tracking.time.sleep", back)
+    tracker.finish(trial, {"test_rmse": 0.5})
+    (run,) = all_runs()
+    assert (run.info.status, steps(run.info.run_id), run.data.metrics["test_rmse"]) == ("FINISHED", [1], 0.5)
+
+
+def test_a_silence_without_end_is_an_error_and_the_trial_goes_on_later(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, trial, outage = Tracker("small"), trials[0], Outage(monkeypatch)
+    tracker.start(trial, device="cpu")
+    tracker.log_epoch(trial, epoch(1))
+    outage.is_on = True
+    leave_model(trial)
+    monkeypatch.setattr("study.tracking.PAUSE", 1000.0)
+    with pytest.raises(NoAnswerError, match=r"^MLflow at sqlite:.* does not answer: API request failed"):
+        tracker.finish(trial, {"test_rmse": 0.5})
+    tracker.interrupt()  # says nothing more
+    with pytest.raises(NoAnswerError):
+        Tracker("small").runs()
+
+    outage.is_on = False
+    again = Tracker("small")
+    assert again.start(trial, device="cpu") == 1
+    again.finish(trial, {"test_rmse": 0.5})
+    (run,) = all_runs()
+    assert (run.info.status, steps(run.info.run_id)) == ("FINISHED", [1])
+
+
+def test_an_error_that_is_not_silence_is_raised_at_once(trials: list[Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)
+
+    tracker = Tracker("small")
+    tracker.start(trials[0], device="cpu")
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    with pytest.raises(MlflowException, match="no such run"):
+        tracker.log_epoch(trials[0], epoch(1))
