@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
+from drivers import all_runs, client, finish, in_the_middle, start, steps, wait_until
 
 from study.run import main
 from study.space import Resources, load_study, plan_trials
 from study.trial import CHECKPOINT
 from study.tune import Room, running_ray
 
-PROJECT = Path(__file__).resolve().parents[2]
 EPOCHS = 40
 
 
@@ -29,53 +23,10 @@ def command(study_folder: Path, database: Path, small_table: Path) -> list[str]:
     return [sys.executable, "-m", "study.run", "small", "--data", str(small_table)]
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # In the background of a shell, where CI may run, SIGINT is ignored, by children too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, error = process.communicate(timeout=300)
-    return process.returncode, output, error
-
-
-def client() -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
-
-
-def all_runs() -> list[Run]:
-    experiment = client().get_experiment_by_name("small")
-    return client().search_runs([experiment.experiment_id]) if experiment else []
-
-
-def steps(run: Run, name: str) -> list[int]:
-    return [metric.step for metric in client().get_metric_history(run.info.run_id, name)]
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(4800):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("nothing came of it in four minutes")
-
-
-def some_run_is_in_the_middle() -> bool:
-    return any(run.info.status == "RUNNING" and len(steps(run, "train_loss")) >= 5 for run in all_runs())
-
-
 def test_a_study_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(command: list[str]) -> None:
     command += ["--set", f"training.epochs={EPOCHS}"]
     first = start(command)
-    wait_until(some_run_is_in_the_middle, first)
+    wait_until(in_the_middle, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     before = {run.info.run_id: (run.info.status, steps(run, "seconds")) for run in all_runs()}
@@ -148,7 +99,7 @@ def test_a_stopped_study_leaves_no_run_running_and_says_how_to_go_on(
 ) -> None:
     command += ["--set", f"training.epochs={EPOCHS}"]
     process = start(command)
-    wait_until(some_run_is_in_the_middle, process)
+    wait_until(in_the_middle, process)
     process.send_signal(number)
     code, output, error = finish(process)
     assert code == expected, output + error

@@ -1,0 +1,59 @@
+"""Studies in processes of their own, and what they have recorded in the working directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # In the background of a shell, where CI may run, SIGINT is ignored, by children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, error = process.communicate(timeout=300)
+    return process.returncode, output, error
+
+
+def client() -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def all_runs(study: str = "small") -> list[Run]:
+    experiment = client().get_experiment_by_name(study)
+    return client().search_runs([experiment.experiment_id]) if experiment else []
+
+
+def steps(run: Run, name: str) -> list[int]:
+    return [metric.step for metric in client().get_metric_history(run.info.run_id, name)]
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    for _ in range(4800):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("nothing came of it in four minutes")
+
+
+def in_the_middle(study: str = "small") -> list[Run]:
+    """Runs with at least five recorded epochs that are not over."""
+    return [run for run in all_runs(study) if run.info.status == "RUNNING" and len(steps(run, "train_loss")) >= 5]
