@@ -16,6 +16,7 @@ from pathlib import Path
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 
 from study.trial import CHECKPOINT, TrialConfig
+from vsgae.training import DamagedCheckpointError
 
 VARIABLE = "VSGAE_STORAGE"
 
@@ -31,7 +32,11 @@ class Place:
     url: str | None = None
 
     def run(self, config: TrialConfig, device: str) -> Iterator[dict[str, float]]:
-        """:meth:`TrialConfig.run`, from what is kept here; what it writes is kept before its metrics are yielded."""
+        """:meth:`TrialConfig.run`, from what is kept here; what it writes is kept before its metrics are yielded.
+
+        Raises:
+            DamagedCheckpointError: a checkpoint was there that cannot be read; it is set aside.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._fetch([CHECKPOINT])
         kept = self._state(CHECKPOINT)
@@ -43,6 +48,9 @@ class Place:
                     self._keep([CHECKPOINT])
                     kept = self._state(CHECKPOINT)
                 yield metrics
+        except DamagedCheckpointError as error:
+            self._set_aside(CHECKPOINT)
+            raise DamagedCheckpointError(f"{error}; it is set aside, the next try starts at epoch 1") from error
         finally:
             if self.url is not None:
                 shutil.rmtree(self.directory)
@@ -59,6 +67,12 @@ class Place:
         if self.url is not None:
             store, folder = FileSystem.from_uri(self.url)
             store.delete_dir(folder)
+
+    def _set_aside(self, name: str) -> None:
+        os.replace(self.directory / name, self.directory / f"{name}.damaged")
+        if self.url is not None:
+            store, folder = FileSystem.from_uri(self.url)
+            store.move(f"{folder}/{name}", f"{folder}/{name}.damaged")
 
     def _keep(self, names: Iterable[str]) -> None:
         if self.url is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,6 +32,10 @@ PRECISIONS = get_args(Precision)
 too. Evaluation is in float32."""
 
 logger = logging.getLogger(__name__)
+
+
+class DamagedCheckpointError(Exception):
+    """A file that should be a checkpoint is none, or not whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,7 @@ def train_predictor(
 
     Raises:
         ValueError: the split has no validation cells.
+        DamagedCheckpointError: the checkpoint cannot be read; nothing was trained.
         FloatingPointError: the loss or a validation prediction is no longer finite.
     """
     if not len(split.validation):
@@ -247,6 +253,7 @@ def train_autoencoder(
         training alone), and what ``monitor`` measured.
 
     Raises:
+        DamagedCheckpointError: the checkpoint cannot be read; nothing was trained.
         FloatingPointError: the loss is no longer finite.
     """
     with torch.random.fork_rng(devices=[]):
@@ -350,19 +357,22 @@ class _Run:
     @staticmethod
     def start(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> _Run:
         run = _Run(model, optimizer, checkpoint, [], {})
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is None or not checkpoint.exists():
+            return run
+        try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            if state.get("version") != CHECKPOINT_VERSION:
-                logger.warning(
-                    "The checkpoint %s has version %s, not %s: the training starts again.",
-                    checkpoint,
-                    state.get("version"),
-                    CHECKPOINT_VERSION,
-                )
-                return run
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            run.history, run.best_weights = state["history"], state["best_weights"]
+            version = state["version"]
+            if version == CHECKPOINT_VERSION:
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                run.history, run.best_weights = state["history"], state["best_weights"]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+            raise DamagedCheckpointError(f"{checkpoint} is damaged: {' '.join(str(error).split())[:120]}") from error
+        if version != CHECKPOINT_VERSION:
+            message = "The checkpoint %s has version %s, not %s: the training starts again."
+            logger.warning(message, checkpoint, version, CHECKPOINT_VERSION)
         return run
 
     def record(self, metrics: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from study.space import Trial, load_study, plan_trials
 from study.storage import VARIABLE, Place, check_storage, place
 from study.tracking import Tracker
 from study.trial import CHECKPOINT, CONFIG, MODEL
+from vsgae.training import DamagedCheckpointError
 
 
 @pytest.fixture
@@ -88,6 +89,24 @@ def test_a_trial_kept_in_an_object_store_goes_on_on_another_machine_and_leaves_n
     assert {file.path for file in client.list_artifacts(run.info.run_id, "model")} == {
         f"model/{name}" for name in (MODEL, CONFIG)
     }
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_next_try_starts_again(
+    trial: Trial, tmp_path: Path, bucket: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_store = trial.place
+    monkeypatch.delenv(VARIABLE)
+    for kept in (trial.place, in_the_store):
+        epochs = kept.run(trial.config, "cpu")
+        expected = [next(epochs)["epoch"], next(epochs)["epoch"]]
+        (kept.directory / CHECKPOINT).write_bytes(b"damaged")
+        kept._keep([CHECKPOINT])
+        epochs.close()
+        with pytest.raises(DamagedCheckpointError, match=r"is damaged: .*; it is set aside, the next try starts at"):
+            next(kept.run(trial.config, "cpu"))
+        assert expected == [metrics["epoch"] for metrics, _ in zip(kept.run(trial.config, "cpu"), "ab", strict=False)]
+    assert (trial.place.directory / f"{CHECKPOINT}.damaged").read_bytes() == b"damaged"
+    assert f"vsgae/small/{trial.key}/{CHECKPOINT}.damaged" in bucket()
 
 
 @pytest.mark.parametrize(

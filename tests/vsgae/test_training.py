@@ -1,3 +1,5 @@
+import pathlib
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ from vsgae.encoder import EncoderConfig
 from vsgae.evaluation import predict, regression_metrics
 from vsgae.predictor import PredictorConfig
 from vsgae.splits import Split, SplitConfig, split
-from vsgae.training import TrainingConfig, train_predictor
+from vsgae.training import DamagedCheckpointError, TrainingConfig, train_predictor
 
 MODEL = PredictorConfig(encoder=EncoderConfig(node_dim=16, graph_dim=8))
 CONFIG = TrainingConfig(lr=1e-3, epochs=5, batch_size=64)
@@ -70,6 +72,27 @@ def test_a_checkpoint_of_another_version_is_told_and_the_training_starts_again(d
     metrics, _ = run(data, checkpoint=checkpoint)
     assert metrics == expected
     assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 2: the training starts again."]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"",
+        lambda whole: b"no checkpoint",
+        lambda whole: whole.replace(b"history", b"HISTORY"),
+        lambda whole: pickle.dumps(pathlib.Path("what a checkpoint never holds")),
+    ],
+    ids=["half of it", "empty", "text", "a part missing", "code"],
+)
+def test_a_damaged_checkpoint_is_told_and_left_as_it_is(data, tmp_path, damage):
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(data, epochs=2, checkpoint=checkpoint)
+    damaged = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(damaged)
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.pt is damaged: "):
+        run(data, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == damaged
 
 
 def test_a_finished_training_is_not_trained_again(data, tmp_path):
