@@ -50,7 +50,7 @@ class Curve:
 class Figure:
     """Args:
     title: what it shows.
-    studies: whose runs it can show; of any that has some, by the first of its own metrics.
+    studies: whose runs it shows, of each that has recorded an epoch.
     metrics: of an epoch, that it needs.
     draw: what draws it.
     """
