@@ -36,6 +36,11 @@ LOCAL = "run one trial in this process, without Ray; with the settings that the 
 
 GOES_ON = "the same command goes on from here"
 
+MEASURED = "measured"
+GPUS = f"""\
+in place of the study's figure; '{MEASURED}': as its first epoch takes of the memory of one, with a tenth to spare
+"""
+
 MINUTES_OF_A_YEAR = 365 * 24 * 60
 
 
@@ -71,7 +76,8 @@ def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if job.made_small:
         print(f"local: a small version of {job.study.name}, by its file: {', '.join(job.made_small)}", flush=True)
     if args.plan:
-        _print_plan(job, args.gpus_per_trial)
+        with _errors_in_one_line():
+            _print_plan(job, args.address)
         return 0
 
     from study.lock import only_driver
@@ -84,7 +90,7 @@ def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         if args.minutes is not None:
             stack.enter_context(time_limit(args.minutes))
         stack.callback(job.tracker.interrupt)
-        trials = [_run_here(job, args.gpus_per_trial)] if args.local else _run_on_ray(job, args, stack)
+        trials = [_run_here(job)] if args.local else _run_on_ray(job, args.address, stack)
         return _report(job, trials, args, arguments)
 
 
@@ -105,9 +111,16 @@ def _parser() -> argparse.ArgumentParser:
         help="override a setting, such as training.lr=0.0001; may be given more than once",
     )
     parser.add_argument("--address", metavar="ADDR", help="of a running Ray cluster; without it, Ray is started here")
-    parser.add_argument("--gpus-per-trial", type=float, metavar="F", help="in place of the study's figure")
+    parser.add_argument("--gpus-per-trial", type=_share, metavar="F", help=GPUS)
     parser.add_argument("--minutes", type=float, metavar="M", help="stop then, as by Ctrl-C, with exit code 3")
     return parser
+
+
+def _share(text: str) -> float | str:
+    try:
+        return text if text == MEASURED else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, nor '{MEASURED}'") from None
 
 
 @contextmanager
@@ -122,13 +135,20 @@ def _errors_in_one_line() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A command that was found right: the study's trials, those chosen of them, and what they stand on."""
+    """A command that was found right: the study's trials, those chosen of them, and what they stand on.
+
+    Args:
+        gpus_per_trial: in place of the study's figure; until it is measured, a whole one.
+        measure: on a GPU.
+    """
 
     study: Study
     trials: list[Trial]
     chosen: list[Trial]
     made_small: list[str]
     tracker: Tracker
+    gpus_per_trial: float | None
+    measure: bool
 
     def unfinished(self) -> list[Trial]:
         runs = self.tracker.runs()
@@ -152,7 +172,9 @@ def _read(args: argparse.Namespace) -> _Job:
         raise ValueError(f"--local runs in this process; it takes no --address {args.address}")
     if args.minutes is not None and not 0 < args.minutes <= MINUTES_OF_A_YEAR:
         raise ValueError(f"minutes is {args.minutes:g}; it must be above 0 and at most {MINUTES_OF_A_YEAR}, a year")
-    study.resources.where(0, args.gpus_per_trial)
+    measure = args.gpus_per_trial == MEASURED
+    gpus_per_trial = 1.0 if measure else args.gpus_per_trial
+    study.resources.where(0, gpus_per_trial)
 
     from study.tables import Published
     from study.tracking import Tracker
@@ -162,23 +184,28 @@ def _read(args: argparse.Namespace) -> _Job:
     chosen = trials if args.trial is None else [trials[args.trial]]
     for trial in trials:
         trial.config.data()
-    return _Job(study, trials, chosen, [f"{name}={value}" for name, value in small.items()], Tracker(study.name))
+    made_small = [f"{name}={value}" for name, value in small.items()]
+    return _Job(study, trials, chosen, made_small, Tracker(study.name), gpus_per_trial, measure)
 
 
-def _print_plan(job: _Job, gpus_per_trial: float | None) -> None:
+def _print_plan(job: _Job, address: str | None) -> None:
+    from study.cluster import Room, running_ray
     from study.console import listing
 
-    num_cpus, num_gpus = os.cpu_count() or 1, _num_gpus()
-    each = job.study.resources.where(num_gpus, gpus_per_trial)
     print(f"study: {job.study.name}: {job.study.description}")
-    print(
-        f"resources: {each.cpus:g} CPU and {each.gpus:g} GPU a trial; "
-        f"{each.trials_at_once(num_cpus, num_gpus)} at once on this machine ({num_cpus} CPU and {num_gpus} GPU)"
-    )
+    if address is not None:
+        with running_ray(address, job.study.resources, job.gpus_per_trial) as room:
+            print(f"resources: {room}")
+    else:
+        num_gpus = _num_gpus()
+        each = job.study.resources.where(num_gpus, job.gpus_per_trial)
+        print(f"resources: {Room(each, os.cpu_count() or 1, num_gpus)}")
+    if job.measure:
+        print("resources: more trials on a GPU, once it is measured how many fit")
     print(listing(job.chosen, job.tracker.runs()))
 
 
-def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
+def _run_here(job: _Job) -> Trial:
     """The first unfinished of the chosen trials, in this process."""
     from tqdm import tqdm
 
@@ -188,7 +215,7 @@ def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
     if not unfinished:
         return job.chosen[0]
     trial, tracker = unfinished[0], job.tracker
-    device = "cuda" if job.study.resources.where(_num_gpus(), gpus_per_trial).gpus else "cpu"
+    device = "cuda" if job.study.resources.where(_num_gpus(), job.gpus_per_trial).gpus else "cpu"
     epoch = tracker.start(trial, device=device)
     say(trial, f"goes on after epoch {epoch}" if epoch else f"started on {device}")
     try:
@@ -206,15 +233,19 @@ def _run_here(job: _Job, gpus_per_trial: float | None) -> Trial:
     return trial
 
 
-def _run_on_ray(job: _Job, args: argparse.Namespace, stack: ExitStack) -> list[Trial]:
+def _run_on_ray(job: _Job, address: str | None, stack: ExitStack) -> list[Trial]:
     """All chosen trials that are unfinished, on this machine or a cluster."""
     unfinished = job.unfinished()
     if unfinished:
-        from study.tune import check_shared, run_trials, running_ray
+        from study.cluster import check_shared, measured, running_ray
+        from study.tune import run_trials
 
         with _errors_in_one_line():
-            room = stack.enter_context(running_ray(args.address, job.study.resources, args.gpus_per_trial))
+            room = stack.enter_context(running_ray(address, job.study.resources, job.gpus_per_trial))
             check_shared(unfinished[0].place)
+        if job.measure:
+            room = measured(room, list({trial.configuration: trial.config for trial in unfinished}.values()))
+            print(f"measured: {room}", flush=True)
         run_trials(unfinished, job.tracker, room)
     return job.chosen
 

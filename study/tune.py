@@ -2,36 +2,29 @@
 
 Optuna is given the trials as enqueued points of one categorical parameter, Ray Tune executes them, and a callback on
 the driver records what they report. A trial that fails, by an error or because its process died, is tried again from
-its own checkpoint. Nothing is kept of Ray's own state: what is finished and what was cut off is MLflow's to say.
+its own checkpoint, with twice the share of a GPU if it ran out of that one's memory. Nothing is kept of Ray's own
+state: what is finished and what was cut off is MLflow's to say.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
-import socket
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import tune
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import study
-import vsgae
+from study.cluster import UNSHARED, Room
 from study.console import describe, say
-from study.space import Resources, Trial
-from study.stopping import stoppable
-from study.storage import VARIABLE, Place
+from study.space import Trial
+from study.storage import Place
 from study.trial import TrialConfig
 
 if TYPE_CHECKING:  # a trial's process needs no MLflow
@@ -39,78 +32,7 @@ if TYPE_CHECKING:  # a trial's process needs no MLflow
 
 SCORE = "score"  # what Tune and Optuna are told of an epoch: the trial's CURVE
 RETRIES = 2
-UNSHARED = f"{VARIABLE} must name a path that all machines of the cluster share, or a URL such as s3://bucket/folder"
 PROGRESS_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Room:
-    """What each trial gets of the running Ray, and how many trials to ask for at once."""
-
-    each: Resources
-    at_once: int
-    device: str
-
-
-@contextmanager
-def running_ray(address: str | None, resources: Resources, gpus_per_trial: float | None) -> Iterator[Room]:
-    """Start Ray on this machine for as long as the context lasts, or join the cluster at ``address``.
-
-    Args:
-        resources: the study's.
-        gpus_per_trial: in place of its figure.
-
-    Raises:
-        ValueError: there is no cluster at ``address``, or no room for a trial on this machine.
-    """
-    _silence()
-    try:
-        if address not in (None, "auto"):
-            _reach(address)
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            # a trial's process imports this very code, wherever it is
-            runtime_env={"py_modules": [str(Path(str(package.__file__)).parent) for package in (study, vsgae)]},
-        )
-    except OSError as error:
-        raise ValueError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
-    try:
-        there = ray.cluster_resources()
-        num_cpus, num_gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-        each = resources.where(num_gpus, gpus_per_trial)
-        at_once = each.trials_at_once(num_cpus, num_gpus)
-        if address is None and at_once == 0:
-            raise ValueError(
-                f"a trial needs {each.cpus:g} CPU and {each.gpus:g} GPU; here are {num_cpus:g} CPU and {num_gpus:g} GPU"
-            )
-        with stoppable():  # again: Ray takes SIGTERM for itself
-            # a cluster that grows with demand has to see all of it
-            yield Room(each, at_once if address is None else sys.maxsize, "cuda" if each.gpus else "cpu")
-    finally:
-        ray.shutdown()
-
-
-def check_shared(place: Place) -> None:
-    """Raise ValueError if a machine of the running Ray does not see a trial's directory. One that joins later finds out
-    itself."""
-    here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    if place.url is not None or not others:
-        return
-    place.directory.mkdir(parents=True, exist_ok=True)
-    sees = ray.remote(num_cpus=0)(os.path.isdir)
-    there = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            str(place.directory)
-        )
-        for node in others
-    ]
-    unshared = [node["NodeManagerHostname"] for node, shared in zip(others, ray.get(there), strict=True) if not shared]
-    if unshared:
-        raise ValueError(f"{place.directory} is not there on {', '.join(sorted(set(unshared)))}; {UNSHARED}")
 
 
 def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
@@ -121,7 +43,7 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")  # of a retried trial
-    jobs = {trial.key: _Job(trial.config, trial.place, room.device, room.each.gpus) for trial in trials}
+    jobs = {trial.key: _Job(trial.config, trial.place, room.device, room.outside) for trial in trials}
     for job in jobs.values():
         if job.place.url is None:
             job.place.directory.mkdir(parents=True, exist_ok=True)
@@ -135,7 +57,7 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
     storage = Path("runs", trials[0].study, ".tune").absolute()
     shutil.rmtree(storage, ignore_errors=True)
     tune.Tuner(
-        tune.with_resources(tune.with_parameters(_train, jobs=jobs), {"cpu": room.each.cpus, "gpu": room.each.gpus}),
+        tune.with_resources(tune.with_parameters(_train, jobs=jobs), {"CPU": room.each.cpus, "GPU": room.each.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=search,
             num_samples=len(jobs),
@@ -155,12 +77,12 @@ def run_trials(trials: Sequence[Trial], tracker: Tracker, room: Room) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a trial's process needs to know."""
+    """What a trial's process needs to know; ``outside`` as in :class:`~study.cluster.Room`."""
 
     config: TrialConfig
     place: Place
     device: str
-    gpus: float
+    outside: float
 
 
 def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
@@ -169,17 +91,32 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
     try:
         if job.place.url is None and not job.place.directory.is_dir():
             raise FileNotFoundError(f"{job.place.directory} is not there on {os.uname().nodename}; {UNSHARED}")
-        if 0 < job.gpus < 1:  # a fraction of a GPU is a promise to the other trials on it
-            import torch
-
-            torch.cuda.set_per_process_memory_fraction(job.gpus)
+        _keep_to_share(_gpus(tune.get_context().get_trial_resources()), job.outside)
         for metrics in job.place.run(job.config, job.device):
             score = metrics.get(job.config.CURVE, score)
             tune.report({SCORE: score, "record": metrics})
     except Exception as error:
-        failure = {"error": describe(error), "traceback": traceback.format_exc()}
+        failure = {"error": describe(error), "traceback": traceback.format_exc(), "out_of_memory": _is_of_gpu(error)}
         tune.report({SCORE: score, "failure": failure})
         raise
+
+
+def _gpus(resources: tune.PlacementGroupFactory) -> float:
+    return float(resources.required_resources.get("GPU", 0.0))
+
+
+def _keep_to_share(gpus: float, outside: float) -> None:
+    """A fraction of a GPU is a promise to the other trials on it."""
+    import torch
+
+    if 0 < gpus < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(max(gpus - outside, 0.0))
+
+
+def _is_of_gpu(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 class _Recorder(tune.Callback):
@@ -188,7 +125,7 @@ class _Recorder(tune.Callback):
     def __init__(self, trials: Sequence[Trial], tracker: Tracker, device: str) -> None:
         self._trials = {trial.key: trial for trial in trials}
         self._tracker, self._device = tracker, device
-        self._failures: dict[str, dict[str, str]] = {}
+        self._failures: dict[str, dict[str, Any]] = {}
         self._final: dict[str, dict[str, float]] = {}
         self._begun: dict[str, float] = {}
         self._spoken: dict[str, float] = {}
@@ -228,7 +165,14 @@ class _Recorder(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
-        say(ours, f"{self._failure(ours)['error']}; it is tried again")
+        failure, resources = self._failure(ours), trial.placement_group_factory.required_resources
+        again = "it is tried again"
+        gpus = _gpus(trial.placement_group_factory)
+        if failure["out_of_memory"] and 0 < gpus < 1:
+            gpus = min(1.0, 2 * gpus)
+            trial.update_resources({**resources, "GPU": gpus})
+            again += f" with {gpus:g} of a GPU"
+        say(ours, f"{failure['error']}; {again}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
@@ -236,23 +180,6 @@ class _Recorder(tune.Callback):
         self._tracker.fail(ours, failure["error"], failure["traceback"])
         say(ours, f"failed: {failure['error']}")
 
-    def _failure(self, trial: Trial) -> dict[str, str]:
+    def _failure(self, trial: Trial) -> dict[str, Any]:
         died = "its process died (killed, or out of memory)"
-        return self._failures.get(trial.key, {"error": died, "traceback": died})
-
-
-def _reach(address: str) -> None:
-    """Knock at a cluster's door, since Ray waits there for many minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or "/" in host or not port.isdecimal():
-        raise ValueError(f"address is {address!r}; it must be 'auto' or host:port")
-    socket.create_connection((host, int(port)), timeout=20).close()
-
-
-def _silence() -> None:
-    """One line an event is ours; Ray's own tables, logs and result files are not wanted. Set by the user, they stay."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the study at once; it can go on later
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        return self._failures.get(trial.key, {"error": died, "traceback": died, "out_of_memory": False})

@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,27 +27,11 @@ repeats: 12
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps the cluster's token
-    (tmp_path / "search_spaces").mkdir()
-    (tmp_path / "search_spaces" / "twelve.yaml").write_text(STUDY)
-    return tmp_path
-
-
-@pytest.fixture
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A head without room for trials."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield cluster
-    cluster.shutdown()
-
-
 def test_trials_of_a_lost_node_go_on_elsewhere_and_every_epoch_is_recorded_once(
     cluster: Cluster, small_table: Path
 ) -> None:
+    Path("search_spaces").mkdir()
+    Path("search_spaces", "twelve.yaml").write_text(STUDY)
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     driver = start(
         [sys.executable, "-m", "study.run", "twelve", "--data", str(small_table), "--address", cluster.address]

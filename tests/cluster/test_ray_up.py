@@ -112,7 +112,7 @@ def test_table1_runs_on_machines_that_ray_up_made_a_cluster_of(
 ) -> None:
     table = shutil.copy(small_table, tmp_path)  # where the hosts see it
     activate = "cd vsgae-study && . .venv/bin/activate"
-    study = f"python -m study.run table1 --set training.epochs=3 --data {table} --address auto"
+    study = f"python -m study.run table1 --set training.epochs=3 --data {table} --address auto --gpus-per-trial 0"
 
     assert hosts.client("ray", "get-auth-token", "--generate").returncode == 0
     hosts.ray("up", "-y")

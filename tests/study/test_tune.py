@@ -11,9 +11,8 @@ import pytest
 from drivers import all_runs, client, finish, in_the_middle, start, steps, wait_until
 
 from study.run import main
-from study.space import Resources, load_study, plan_trials
+from study.space import load_study, plan_trials
 from study.trial import CHECKPOINT
-from study.tune import Room, running_ray
 
 EPOCHS = 40
 
@@ -115,36 +114,3 @@ def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
     assert "stopped: its minutes are over; the same command goes on from here" in error
     assert "Traceback" not in error
     assert {run.info.status for run in all_runs()} == {"KILLED"}
-
-
-@pytest.fixture
-def _no_real_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray is neither started nor joined; the machine has 8 cores and no GPU."""
-    monkeypatch.setattr("ray.init", lambda **options: None)
-    monkeypatch.setattr("ray.shutdown", lambda: None)
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
-
-
-@pytest.mark.usefixtures("_no_real_ray")
-def test_a_trial_that_does_not_fit_on_this_machine_is_refused_but_a_cluster_may_grow() -> None:
-    message = "^a trial needs 1 CPU and 0.5 GPU; here are 8 CPU and 0 GPU$"
-    with pytest.raises(ValueError, match=message), running_ray(None, Resources(), 0.5):
-        pass
-    with running_ray("auto", Resources(), 0.5) as room:
-        assert (room.each, room.device) == (Resources(gpus=0.5), "cuda")
-        assert room.at_once > 1000
-    with running_ray(None, Resources(cpus=2, gpus=0.5), None) as room:
-        assert room == Room(Resources(cpus=2), at_once=4, device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:9", "^no Ray cluster answers at 127.0.0.1:9: .*refused"),
-        ("somewhere", "^address is 'somewhere'; it must be 'auto' or host:port$"),
-        ("ray://somewhere:10001", "^address is 'ray://somewhere:10001'; it must be 'auto' or host:port$"),
-    ],
-)
-def test_an_absent_cluster_and_a_wrong_address_are_refused_at_once(address: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message), running_ray(address, Resources(), None):
-        pass
