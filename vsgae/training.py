@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig
 from vsgae.cells import Cells
@@ -24,7 +25,7 @@ from vsgae.files import replacing
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.splits import Split
 
-CHECKPOINT_VERSION = 2  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
+CHECKPOINT_VERSION = 3  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS = get_args(Precision)
@@ -166,7 +167,7 @@ def train_predictor(
         run.record(metrics)
         yield metrics
 
-    model.load_state_dict(run.best_weights)
+    model.load_state_dict(run.kept)
     best = min(run.history, key=lambda metrics: metrics["validation_rmse"])
     return TrainingResult(
         model=model,
@@ -188,6 +189,8 @@ class AutoencoderTrainingConfig:
         max_norm: of the gradient; a longer one is shortened to it.
         batch_size: cells a step; the last batch of an epoch may be smaller.
         epochs: passes over the training cells.
+        averaging: of the weights: after every step the average is this times itself plus the rest times the weights,
+            and the average is the model that is evaluated and returned. 0: the weights of the last step are.
         train_share: of the training cells, in (0, 1], the share that is used: the first of a random order.
         precision: as in :class:`TrainingConfig`.
     """
@@ -200,6 +203,7 @@ class AutoencoderTrainingConfig:
     max_norm: float = float("inf")
     batch_size: int = 128
     epochs: int = 300
+    averaging: float = 0.0
     train_share: float = 1.0
     precision: Precision = "float32"
 
@@ -221,6 +225,8 @@ class AutoencoderTrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 < self.factor < 1:
             raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging is {self.averaging}; it must be at least 0 and below 1")
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share is {self.train_share}; it must be above 0 and at most 1")
         if self.schedule not in ("plateau", "cosine", "constant"):
@@ -238,7 +244,7 @@ def train_autoencoder(
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Generator[dict[str, float], None, VSGAE]:
-    """Train on ``cells``, without labels; the model of the last epoch is the result.
+    """Train on ``cells``, without labels; the model after the last epoch is the result.
 
     Args:
         cells: the training cells; those held out are not among them.
@@ -264,7 +270,11 @@ def train_autoencoder(
     cells = cells[config.chosen(len(cells), seed)].to(device)
     refined = model.encoder.refine(cells)
     rate = _LearningRate(config, steps=config.epochs * math.ceil(len(cells) / config.batch_size))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
+    result = model if average is None else cast(VSGAE, average.module)
     run = _Run.start(model, optimizer, checkpoint)
+    if average is not None and run.kept:
+        average.load_state_dict(run.kept)
     yield from run.history
 
     for metrics in run.history:
@@ -286,6 +296,8 @@ def train_autoencoder(
             if config.max_norm < float("inf"):
                 nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
             optimizer.step()
+            if average is not None:
+                average.update_parameters(model)
             step += 1
             for name, total in sums.items():
                 total += losses[name].detach() * len(batch)
@@ -296,11 +308,13 @@ def train_autoencoder(
         if not np.isfinite(metrics["train_loss"]):
             raise FloatingPointError(f"training diverged in epoch {epoch}: its loss is {metrics['train_loss']}")
         if monitor is not None:
-            metrics |= monitor(model)
+            metrics |= monitor(result)
         rate.end_epoch(metrics["train_loss"])
+        if average is not None:
+            run.kept = average.state_dict()
         run.record(metrics)
         yield metrics
-    return model
+    return result
 
 
 def _check_precision(precision: str) -> None:
@@ -345,14 +359,14 @@ class _LearningRate:
 
 @dataclass(eq=False)
 class _Run:
-    """What an interrupted training needs to go on: weights, Adam's moments, the record, and, where there are
-    validation cells, the best weights so far."""
+    """What an interrupted training needs to go on: weights, Adam's moments, the record, and what is kept of earlier
+    weights: the best so far where there are validation cells, or the average."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     checkpoint: Path | None
     history: list[dict[str, float]]
-    best_weights: dict[str, Any]
+    kept: dict[str, Any]
 
     @staticmethod
     def start(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> _Run:
@@ -365,7 +379,7 @@ class _Run:
             if version == CHECKPOINT_VERSION:
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
-                run.history, run.best_weights = state["history"], state["best_weights"]
+                run.history, run.kept = state["history"], state["kept"]
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
@@ -379,7 +393,7 @@ class _Run:
         """Add an epoch to the record, and write the checkpoint."""
         validated = "validation_rmse" in metrics
         if validated and all(metrics["validation_rmse"] < epoch["validation_rmse"] for epoch in self.history):
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.kept = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.history.append(metrics)
         if self.checkpoint is not None:
             state = {
@@ -387,7 +401,7 @@ class _Run:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history,
-                "best_weights": self.best_weights,
+                "kept": self.kept,
             }
             with replacing(self.checkpoint) as path:
                 torch.save(state, path)

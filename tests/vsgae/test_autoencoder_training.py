@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,12 @@ def test_what_the_monitor_measures_joins_the_epochs_metrics_and_changes_no_other
     assert monitored == [{**metrics, "held_out": 100.0} for metrics in plain]
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+@pytest.mark.parametrize("options", [{"schedule": "plateau"}, {"schedule": "cosine"}, {"averaging": 0.8}])
 def test_after_an_interruption_the_weights_are_the_same_to_the_last_bit(
-    schedule, thousand_cells, tmp_path: Path
+    options, thousand_cells, tmp_path: Path
 ) -> None:
     config = AutoencoderTrainingConfig(
-        lr=0.02, epochs=6, batch_size=100, schedule=schedule, patience=0, factor=0.5, warmup=15, max_norm=1
+        lr=0.02, epochs=6, batch_size=100, patience=0, factor=0.5, warmup=15, max_norm=1, **options
     )
     cells = thousand_cells[:300]
     whole, expected = run(cells, config)
@@ -86,6 +87,26 @@ def test_after_an_interruption_the_weights_are_the_same_to_the_last_bit(
     assert metrics == whole
     for name, value in weights(expected).items():
         assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_with_averaging_the_model_that_is_measured_and_returned_is_the_weights_moving_average(thousand_cells) -> None:
+    cells, a_step_an_epoch = thousand_cells[:100], AutoencoderTrainingConfig(lr=0.01, epochs=3, batch_size=100)
+    seen: list[dict[str, torch.Tensor]] = []
+    averages: list[dict[str, torch.Tensor]] = []
+
+    def note(into: list[dict[str, torch.Tensor]], model: VSGAE) -> dict[str, float]:
+        into.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {}
+
+    plain, _ = run(cells, a_step_an_epoch, monitor=partial(note, seen))
+    averaged, model = run(cells, replace(a_step_an_epoch, averaging=0.75), monitor=partial(note, averages))
+    assert averaged == plain  # the training itself is the same
+    expected = seen[0]
+    for step, average in enumerate(averages):
+        expected = {name: 0.75 * value + 0.25 * seen[step][name] for name, value in expected.items()}
+        for name, value in average.items():
+            torch.testing.assert_close(value, expected[name])
+    assert all(torch.equal(value, averages[-1][name]) for name, value in weights(model).items())
 
 
 def test_a_golden_loss_of_the_papers_configuration_after_20_steps(thousand_cells) -> None:
@@ -134,6 +155,7 @@ def test_a_loss_that_is_no_longer_finite_is_an_error(thousand_cells) -> None:
         ({"patience": -1}, "patience is -1; it must be at least 0"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
         ({"factor": 1.0}, "factor is 1.0; it must be between 0 and 1"),
+        ({"averaging": 1.0}, "averaging is 1.0; it must be at least 0 and below 1"),
         ({"train_share": 0.0}, "train_share is 0.0; it must be above 0 and at most 1"),
         ({"schedule": "linear"}, "schedule is 'linear'; allowed are plateau, cosine, constant"),
     ],

@@ -71,7 +71,7 @@ def test_a_checkpoint_of_another_version_is_told_and_the_training_starts_again(d
     torch.save({**state, "version": 1}, checkpoint)
     metrics, _ = run(data, checkpoint=checkpoint)
     assert metrics == expected
-    assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 2: the training starts again."]
+    assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 3: the training starts again."]
 
 
 @pytest.mark.parametrize(
