@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import sys
 import traceback
@@ -237,6 +238,8 @@ def _run_on_ray(job: _Job, address: str | None, stack: ExitStack) -> list[Trial]
     """All chosen trials that are unfinished, on this machine or a cluster."""
     unfinished = job.unfinished()
     if unfinished:
+        if address is None:
+            _keep_ray_to_this_user()
         from study.cluster import check_shared, measured, running_ray
         from study.tune import run_trials
 
@@ -248,6 +251,14 @@ def _run_on_ray(job: _Job, address: str | None, stack: ExitStack) -> list[Trial]
             print(f"measured: {room}", flush=True)
         run_trials(unfinished, job.tracker, room)
     return job.chosen
+
+
+def _keep_ray_to_this_user() -> None:
+    """A Ray that is started here listens on the loopback address only, and to nobody without a token of its own, since
+    whoever reaches it may run any code. It reads this when it is imported."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # its name for that, on Linux too
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments: Sequence[str]) -> int:

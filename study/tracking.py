@@ -31,6 +31,7 @@ from study.space import PROJECT, Trial
 from study.stopping import NoAnswerError, uninterrupted
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every migration of a new database
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what is told in one line here
 
 EPOCHS = "training.epochs"  # the parameter
 EVERY_EPOCH = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch

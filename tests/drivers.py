@@ -59,17 +59,16 @@ def in_the_middle(study: str = "small") -> list[Run]:
     return [run for run in all_runs(study) if run.info.status == "RUNNING" and len(steps(run, "train_loss")) >= 5]
 
 
-def trial_processes(driver: subprocess.Popen[str]) -> list[int]:
-    """Of the Ray that ``driver`` started."""
+def processes_below(driver: subprocess.Popen[str]) -> dict[int, str]:
+    """The command lines of all that ``driver`` started, by process."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    children: dict[int, list[tuple[int, str]]] = {}
+    children: dict[int, dict[int, str]] = {}
     for line in listing.splitlines():
         pid, parent, arguments = line.split(maxsplit=2)
-        children.setdefault(int(parent), []).append((int(pid), arguments))
-    found, open_ = [], [driver.pid]
-    while open_:
-        for pid, arguments in children.get(open_.pop(), []):
-            open_.append(pid)
-            if arguments.startswith("ray::ImplicitFunc"):
-                found.append(pid)
+        children.setdefault(int(parent), {})[int(pid)] = arguments
+    found, unseen = {}, [driver.pid]
+    while unseen:
+        own = children.get(unseen.pop(), {})
+        found |= own
+        unseen += own
     return found

@@ -3,6 +3,7 @@ metrics an epoch, which write a checkpoint after each and go on from it."""
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -403,5 +404,7 @@ class _Run:
                 "history": self.history,
                 "kept": self.kept,
             }
+            content = io.BytesIO()  # torch's own writing to a file does not say that the disk is full
+            torch.save(state, content)
             with replacing(self.checkpoint) as path:
-                torch.save(state, path)
+                path.write_bytes(content.getbuffer())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from drivers import all_runs, client, finish, in_the_middle, start, steps, wait_until
+from drivers import all_runs, client, finish, in_the_middle, processes_below, start, steps, wait_until
 
 from study.run import main
 from study.space import load_study, plan_trials
@@ -114,3 +118,28 @@ def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
     assert "stopped: its minutes are over; the same command goes on from here" in error
     assert "Traceback" not in error
     assert {run.info.status for run in all_runs()} == {"KILLED"}
+
+
+def test_nothing_that_a_study_starts_listens_beyond_this_machine(command: list[str]) -> None:
+    if shutil.which("ss") is None:
+        pytest.skip("needs ss, of iproute2")
+    driver = start([*command, "--set", "training.epochs=100000"])
+    wait_until(in_the_middle, driver)
+    sockets = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = {driver.pid, *processes_below(driver)}
+    addresses = [line.split()[3] for line in sockets if ours & _pids(line)]
+    assert len(addresses) > 5
+    assert all(address.startswith(("127.0.0.1:", "[::ffff:127.0.0.1]:", "[::1]:")) for address in addresses)
+    [port] = [line.split()[3].rpartition(":")[2] for line in sockets if '"gcs_server"' in line and ours & _pids(line)]
+    code = f"import ray; ray.init('127.0.0.1:{port}')"
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # or it would knock at the outer address
+    intruder = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "ConnectionError: Failed to connect to Ray cluster" in intruder.stderr
+    driver.send_signal(signal.SIGTERM)
+    finish(driver)
+
+
+def _pids(line: str) -> set[int]:
+    return set(map(int, re.findall(r"pid=(\d+),", line)))
