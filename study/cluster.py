@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+import torch
 from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -128,8 +129,6 @@ def measured(room: Room, configs: Sequence[TrialConfig]) -> Room:
 def memory_of(config: TrialConfig) -> tuple[float, float]:
     """What a trial's first epoch takes of the memory of the GPU, which nothing else uses: its tensors' share at the
     peak, and that of the process beside them."""
-    import torch
-
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as directory:
         next(iter(config.run(Path(directory), "cuda")))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from ray import tune
 
 from study.cluster import UNSHARED, Room
@@ -96,8 +97,9 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
             score = metrics.get(job.config.CURVE, score)
             tune.report({SCORE: score, "record": metrics})
     except Exception as error:
-        failure = {"error": describe(error), "traceback": traceback.format_exc(), "out_of_memory": _is_of_gpu(error)}
-        tune.report({SCORE: score, "failure": failure})
+        failure = {"error": describe(error), "traceback": traceback.format_exc()}
+        of_gpu = isinstance(error, torch.OutOfMemoryError)
+        tune.report({SCORE: score, "failure": {**failure, "out_of_memory": of_gpu}})
         raise
 
 
@@ -107,16 +109,8 @@ def _gpus(resources: tune.PlacementGroupFactory) -> float:
 
 def _keep_to_share(gpus: float, outside: float) -> None:
     """A fraction of a GPU is a promise to the other trials on it."""
-    import torch
-
     if 0 < gpus < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(max(gpus - outside, 0.0))
-
-
-def _is_of_gpu(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)
 
 
 class _Recorder(tune.Callback):
@@ -165,12 +159,11 @@ class _Recorder(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
-        failure, resources = self._failure(ours), trial.placement_group_factory.required_resources
-        again = "it is tried again"
-        gpus = _gpus(trial.placement_group_factory)
+        failure, resources = self._failure(ours), trial.placement_group_factory
+        again, gpus = "it is tried again", _gpus(resources)
         if failure["out_of_memory"] and 0 < gpus < 1:
             gpus = min(1.0, 2 * gpus)
-            trial.update_resources({**resources, "GPU": gpus})
+            trial.update_resources({**resources.required_resources, "GPU": gpus})
             again += f" with {gpus:g} of a GPU"
         say(ours, f"{failure['error']}; {again}")
 

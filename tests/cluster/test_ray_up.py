@@ -16,6 +16,7 @@ from drivers import PROJECT, all_runs
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "ss", "unshare", "nsenter")
+NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 PYTHON = Path(
     sys.base_prefix, "bin"
 )  # of the hosts, since the virtual environment of the tests may be of this host only
@@ -79,9 +80,10 @@ class Hosts:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if os.geteuid() != 0 or missing:
-        pytest.skip(f"needs root and {', '.join(missing or TOOLS)}")
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    if os.geteuid() or subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs root, and the right to make namespaces")
     for name in ("home", "1", "2", "client", "shared"):
         (tmp_path / name).mkdir()
     for name in ("key", "host_key"):
@@ -95,9 +97,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
             f"export PATH=$HOME/.local/bin:{PYTHON}:$PATH PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels}\n"
         )
     script = PROJECT / "tests" / "cluster" / "hosts.sh"
-    process = subprocess.Popen(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", script, tmp_path, "2"]
-    )
+    process = subprocess.Popen([*NAMESPACES, script, tmp_path, "2"])
     try:
         hosts = Hosts(tmp_path, process.pid)
         _wait_until(lambda: "ready" in hosts.on(WORKER, "echo ready") and "ready" in hosts.on(HEAD, "echo ready"))
