@@ -16,7 +16,7 @@ from pathlib import Path
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 
 from study.trial import CHECKPOINT, TrialConfig
-from vsgae.training import DamagedCheckpointError
+from vsgae.checkpoints import DamagedCheckpointError
 
 VARIABLE = "VSGAE_STORAGE"
 

@@ -3,16 +3,13 @@ metrics an epoch, which write a checkpoint after each and go on from it."""
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -21,23 +18,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig
 from vsgae.cells import Cells
+from vsgae.checkpoints import TrainingState
 from vsgae.evaluation import predict, regression_metrics
-from vsgae.files import replacing
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.splits import Split
-
-CHECKPOINT_VERSION = 3  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS = get_args(Precision)
 """Of the matrix products in training: float32; TensorFloat-32, where the GPU has it; or bfloat16 (autocast), on the CPU
 too. Evaluation is in float32."""
-
-logger = logging.getLogger(__name__)
-
-
-class DamagedCheckpointError(Exception):
-    """A file that should be a checkpoint is none, or not whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +115,7 @@ def train_predictor(
         model = AccuracyPredictor(model_config)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    run = _Run.start(model, optimizer, checkpoint)
+    run = TrainingState.start(model, optimizer, checkpoint)
     yield from run.history
 
     loss_function = config.loss_function()
@@ -273,7 +262,7 @@ def train_autoencoder(
     rate = _LearningRate(config, steps=config.epochs * math.ceil(len(cells) / config.batch_size))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
     result = model if average is None else cast(VSGAE, average.module)
-    run = _Run.start(model, optimizer, checkpoint)
+    run = TrainingState.start(model, optimizer, checkpoint)
     if average is not None and run.kept:
         average.load_state_dict(run.kept)
     yield from run.history
@@ -356,55 +345,3 @@ class _LearningRate:
         self.waited += 1
         if self.config.schedule == "plateau" and self.waited > self.config.patience:
             self.factor, self.waited = self.factor * self.config.factor, 0
-
-
-@dataclass(eq=False)
-class _Run:
-    """What an interrupted training needs to go on: weights, Adam's moments, the record, and what is kept of earlier
-    weights: the best so far where there are validation cells, or the average."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    checkpoint: Path | None
-    history: list[dict[str, float]]
-    kept: dict[str, Any]
-
-    @staticmethod
-    def start(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> _Run:
-        run = _Run(model, optimizer, checkpoint, [], {})
-        if checkpoint is None or not checkpoint.exists():
-            return run
-        try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            version = state["version"]
-            if version == CHECKPOINT_VERSION:
-                model.load_state_dict(state["model"])
-                optimizer.load_state_dict(state["optimizer"])
-                run.history, run.kept = state["history"], state["kept"]
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-            raise DamagedCheckpointError(f"{checkpoint} is damaged: {' '.join(str(error).split())[:120]}") from error
-        if version != CHECKPOINT_VERSION:
-            message = "The checkpoint %s has version %s, not %s: the training starts again."
-            logger.warning(message, checkpoint, version, CHECKPOINT_VERSION)
-        return run
-
-    def record(self, metrics: dict[str, float]) -> None:
-        """Add an epoch to the record, and write the checkpoint."""
-        validated = "validation_rmse" in metrics
-        if validated and all(metrics["validation_rmse"] < epoch["validation_rmse"] for epoch in self.history):
-            self.kept = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-        self.history.append(metrics)
-        if self.checkpoint is not None:
-            state = {
-                "version": CHECKPOINT_VERSION,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "history": self.history,
-                "kept": self.kept,
-            }
-            content = io.BytesIO()  # torch's own writing to a file does not say that the disk is full
-            torch.save(state, content)
-            with replacing(self.checkpoint) as path:
-                path.write_bytes(content.getbuffer())

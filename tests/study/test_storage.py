@@ -15,7 +15,7 @@ from study.space import Trial, load_study, plan_trials
 from study.storage import VARIABLE, Place, check_storage, place
 from study.tracking import Tracker
 from study.trial import CHECKPOINT, CONFIG, MODEL
-from vsgae.training import DamagedCheckpointError
+from vsgae.checkpoints import DamagedCheckpointError
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import pytest
 import torch
 from epochs import train
 
+from vsgae.checkpoints import DamagedCheckpointError
 from vsgae.encoder import EncoderConfig
 from vsgae.evaluation import predict, regression_metrics
 from vsgae.predictor import PredictorConfig
 from vsgae.splits import Split, SplitConfig, split
-from vsgae.training import DamagedCheckpointError, TrainingConfig, train_predictor
+from vsgae.training import TrainingConfig, train_predictor
 
 MODEL = PredictorConfig(encoder=EncoderConfig(node_dim=16, graph_dim=8))
 CONFIG = TrainingConfig(lr=1e-3, epochs=5, batch_size=64)
