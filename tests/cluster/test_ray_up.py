@@ -20,7 +20,7 @@ NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", 
 PYTHON = Path(
     sys.base_prefix, "bin"
 )  # of the hosts, since the virtual environment of the tests may be of this host only
-SSH = ("ssh", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
+SSH = ("ssh", "-q", "-o", "ConnectTimeout=5", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
 RAY = "pgrep --exact raylet; pgrep --exact gcs_server"
 HEAD, WORKER = "10.0.0.1", "10.0.0.2"
 
@@ -99,6 +99,8 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     script = PROJECT / "tests" / "cluster" / "hosts.sh"
     process = subprocess.Popen([*NAMESPACES, script, tmp_path, "2"])
     try:
+        own_network = Path("/proc/self/ns/net").readlink()
+        _wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own_network)
         hosts = Hosts(tmp_path, process.pid)
         _wait_until(lambda: "ready" in hosts.on(WORKER, "echo ready") and "ready" in hosts.on(HEAD, "echo ready"))
         yield hosts
