@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import expit, ndtr, ndtri
 from tqdm import tqdm
 
@@ -205,14 +206,19 @@ class Surrogate:
         return np.rint(drawn * VALIDATION_IMAGES) / VALIDATION_IMAGES
 
     def _blocks(self, budget: Budget, cells: Cells) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-        """Of every block of cells its place, and their location, scale and chance of failing."""
+        """Of every block of cells its place, and their location, scale and chance of failing. Of equal cells in a row,
+        the first is computed."""
         with tqdm(desc="surrogate", total=len(cells), unit=" cells", delay=2, leave=False, disable=None) as bar:
             for begin in range(0, len(cells), BLOCK):
                 block = slice(begin, min(begin + BLOCK, len(cells)))
-                features = surrogate_features(cells[block])
+                part = cells[block]
+                is_new = torch.cat([torch.ones(1, dtype=torch.bool), ~part[1:].equal(part[:-1])]).numpy()
+                features = surrogate_features(part[np.flatnonzero(is_new)])
                 if list(features) != self.features:
                     raise ValueError("the features of this version are not those that the surrogate was fitted to")
-                yield block, *budget.at(np.stack(list(features.values()), 1))
+                which = np.cumsum(is_new) - 1
+                location, scale, failure = budget.at(np.stack(list(features.values()), 1))
+                yield block, location[which], scale[which], failure[which]
                 bar.update(block.stop - begin)
 
     def _budget(self, epochs: int) -> Budget:
