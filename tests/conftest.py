@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drivers import kill_started
 
 PROJECT = Path(__file__).resolve().parents[1]
 MEASURED = PROJECT.parent / "shared" / "data" / "nasbench101_measured.csv"
@@ -27,6 +28,13 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VSGAE_CACHE", str(directory))
         yield directory
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """A test that fails in the middle of a study does not leave it to the tests after it."""
+    yield
+    kill_started()
 
 
 @pytest.fixture(scope="session")

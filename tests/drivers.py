@@ -13,10 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 PROJECT = Path(__file__).resolve().parents[1]
+_started: list[subprocess.Popen[str]] = []
 
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
         stdout=subprocess.PIPE,
@@ -25,6 +26,17 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
         # In the background of a shell, where CI may run, SIGINT is ignored, by children too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    _started.append(process)
+    return process
+
+
+def kill_started() -> None:
+    """What a test has left running."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -61,7 +73,9 @@ def in_the_middle(study: str = "small") -> list[Run]:
 
 def processes_below(driver: subprocess.Popen[str]) -> dict[int, str]:
     """The command lines of all that ``driver`` started, by process."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     children: dict[int, dict[int, str]] = {}
     for line in listing.splitlines():
         pid, parent, arguments = line.split(maxsplit=2)

@@ -120,7 +120,9 @@ def test_a_study_stops_when_its_minutes_are_over(command: list[str]) -> None:
     assert {run.info.status for run in all_runs()} == {"KILLED"}
 
 
-def test_nothing_that_a_study_starts_listens_beyond_this_machine(command: list[str]) -> None:
+def test_nothing_that_a_study_starts_listens_beyond_this_machine_and_its_token_is_written_nowhere(
+    command: list[str],
+) -> None:
     if shutil.which("ss") is None:
         pytest.skip("needs ss, of iproute2")
     driver = start([*command, "--set", "training.epochs=100000"])
@@ -137,8 +139,12 @@ def test_nothing_that_a_study_starts_listens_beyond_this_machine(command: list[s
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert "ConnectionError: Failed to connect to Ray cluster" in intruder.stderr
+    [raylet] = [pid for pid, name in processes_below(driver).items() if "/raylet " in name]
+    [token] = re.findall(rb"RAY_AUTH_TOKEN=(\w{64})", Path(f"/proc/{raylet}/environ").read_bytes())
     driver.send_signal(signal.SIGTERM)
-    finish(driver)
+    _, output, error = finish(driver)
+    assert token.decode() not in output + error
+    assert not [path for path in Path().rglob("*") if path.is_file() and token in path.read_bytes()]
 
 
 def _pids(line: str) -> set[int]:
