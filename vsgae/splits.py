@@ -74,7 +74,7 @@ def split(cells: Cells, config: SplitConfig) -> Split:
         cut = round(0.9 * len(cells))
         parts = order[:cut], order[:0], order[cut:]
     else:
-        strata = _strata(cells)
+        strata = edit_strata(cells)
         if config.name == "edit_sampled":
             train, test, validation = _divide(everything, strata, (7, 2, 1), rng)
         else:
@@ -85,7 +85,7 @@ def split(cells: Cells, config: SplitConfig) -> Split:
     return Split(*(torch.from_numpy(np.sort(part)) for part in parts))
 
 
-def _strata(cells: Cells) -> np.ndarray:
+def edit_strata(cells: Cells) -> np.ndarray:
     """int64 ``[N]``: one number for each length and edit distance to the reference cell of that length."""
     distance = edit_distance(cells, reference_cells(cells.num_nodes))
     return (cells.num_nodes * 1000 + distance).numpy(force=True)
