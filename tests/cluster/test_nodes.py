@@ -13,7 +13,7 @@ import pytest
 from drivers import all_runs, client, finish, in_the_middle, start, steps, wait_until
 from ray.cluster_utils import Cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 EPOCHS = 40
 STUDY = f"""\

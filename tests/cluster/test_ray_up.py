@@ -17,9 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 TOOLS = ("sshd", "ssh", "ssh-keygen", "rsync", "ip", "ss", "unshare", "nsenter")
 NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-PYTHON = Path(
-    sys.base_prefix, "bin"
-)  # of the hosts, since the virtual environment of the tests may be of this host only
+PYTHON = Path(sys.base_prefix, "bin")  # of the hosts; the tests' virtual environment may be of this host only
 SSH = ("ssh", "-q", "-o", "ConnectTimeout=5", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
 RAY = "pgrep --exact raylet; pgrep --exact gcs_server"
 HEAD, WORKER = "10.0.0.1", "10.0.0.2"

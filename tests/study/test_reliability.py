@@ -21,8 +21,6 @@ from drivers import all_runs, client, finish, in_the_middle, processes_below, st
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-pytestmark = pytest.mark.slow
-
 EPOCHS = 40
 
 
