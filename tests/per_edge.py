@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
-from torch_geometric.nn import MessagePassing, global_add_pool, global_mean_pool
+from torch_geometric.nn import Aggregation, MessagePassing, global_add_pool, global_max_pool, global_mean_pool
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig
+from vsgae.cells import Cells
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 
 
@@ -24,8 +25,20 @@ class _LinearOf(nn.Module):
         self.own = own
         self.linear = nn.Linear((1 + own) * node_dim, message_dim)
 
-    def forward(self, h_v: Tensor, h_u: Tensor) -> Tensor:
+    def forward(self, h_v: Tensor, h_u: Tensor, index: Tensor) -> Tensor:
         return self.linear(torch.cat([h_v, h_u], dim=1) if self.own else h_u)
+
+
+class _StateOf(nn.Module):
+    """The sending state, first or last in the message and 0 elsewhere."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.last = last
+
+    def forward(self, h_v: Tensor, h_u: Tensor, index: Tensor) -> Tensor:
+        zero = torch.zeros_like(h_u)
+        return torch.cat([zero, h_u] if self.last else [h_u, zero], dim=1)
 
 
 class _MLPOf(nn.Module):
@@ -34,39 +47,102 @@ class _MLPOf(nn.Module):
         self.hidden = nn.Linear(2 * node_dim, message_dim)
         self.out = nn.Linear(message_dim, message_dim)
 
-    def forward(self, h_v: Tensor, h_u: Tensor) -> Tensor:
+    def forward(self, h_v: Tensor, h_u: Tensor, index: Tensor) -> Tensor:
         return self.out(self.hidden(torch.cat([h_v, h_u], dim=1)).relu())
+
+
+def _shares(scores: Tensor, index: Tensor) -> Tensor:
+    """Of each edge ``[E, 1]``: the exponential of its score over the sum of those to the same node."""
+    return scores.exp() / ((index[:, None] == index).to(scores.dtype) @ scores.exp())
+
+
+class _GATv2Of(nn.Module):
+    def __init__(self, node_dim: int, message_dim: int) -> None:
+        super().__init__()
+        self.receiver = nn.Linear(node_dim, message_dim, bias=False)
+        self.neighbour = nn.Linear(node_dim, message_dim)
+        self.score = nn.Linear(message_dim, 1, bias=False)
+
+    def forward(self, h_v: Tensor, h_u: Tensor, index: Tensor) -> Tensor:
+        scores = self.score(F.leaky_relu(self.receiver(h_v) + self.neighbour(h_u), 0.2))
+        return _shares(scores, index) * self.neighbour(h_u)
+
+
+class _Attention(Aggregation):
+    def __init__(self, message_dim: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(message_dim, 1, bias=False)
+
+    def forward(self, x: Tensor, index: Tensor, ptr: None = None, dim_size: int = 0, dim: int = 0) -> Tensor:
+        parts = _shares(self.score(F.leaky_relu(x, 0.2)), index) * x
+        return x.new_zeros(dim_size, x.shape[1]).index_add(0, index, parts)
 
 
 class _Along(MessagePassing):
     """The messages along the edges in one direction, aggregated."""
 
-    def __init__(self, message_module: nn.Module, aggregation: str, flow: str) -> None:
+    def __init__(self, message_module: nn.Module, aggregation: str | Aggregation, flow: str) -> None:
         super().__init__(aggr=aggregation, flow=flow)
         self.module = message_module
 
     def forward(self, h: Tensor, edge_index: Tensor) -> Tensor:
         return self.propagate(edge_index, h=h)
 
-    def message(self, h_i: Tensor, h_j: Tensor) -> Tensor:
-        return self.module(h_i, h_j)
+    def message(self, h_i: Tensor, h_j: Tensor, index: Tensor) -> Tensor:
+        return self.module(h_i, h_j, index)
+
+
+class _MLPUpdate(nn.Module):
+    def __init__(self, message_dim: int, d: int) -> None:
+        super().__init__()
+        self.weight_ih, self.bias_ih = nn.Linear(message_dim, 2 * d).parameters()
+        self.weight_hh, self.bias_hh = nn.Linear(d, 2 * d).parameters()
+        self.out = nn.Linear(2 * d, d)
+
+    def forward(self, received: Tensor, h: Tensor) -> Tensor:
+        hidden = F.linear(received, self.weight_ih, self.bias_ih) + F.linear(h, self.weight_hh, self.bias_hh)
+        return h + self.out(hidden.relu())
+
+
+class _ReplacingUpdate(nn.Module):
+    def __init__(self, message_dim: int, d: int) -> None:
+        super().__init__()
+        self.weight_ih, self.bias_ih = nn.Linear(message_dim, d).parameters()
+
+    def forward(self, received: Tensor, h: Tensor) -> Tensor:
+        return F.linear(received, self.weight_ih, self.bias_ih)
+
+
+_UPDATES = {
+    "gru": nn.GRUCell,
+    "elman": nn.RNNCell,
+    "lstm": nn.LSTMCell,
+    "residual_mlp": _MLPUpdate,
+    "replace": _ReplacingUpdate,
+}
 
 
 class _Round(nn.Module):
     def __init__(self, d: int, message: str, update: str, aggregation: str, flows: list[str]) -> None:
         super().__init__()
         make = {
-            "concat_linear": lambda: _LinearOf(d, 2 * d, True),
-            "neighbour_linear": lambda: _LinearOf(d, 2 * d, False),
-            "concat_mlp": lambda: _MLPOf(d, 2 * d),
+            "concat_linear": lambda place: _LinearOf(d, 2 * d, True),
+            "neighbour_linear": lambda place: _LinearOf(d, 2 * d, False),
+            "neighbour_state": lambda place: _StateOf(last=place == 1),
+            "concat_mlp": lambda place: _MLPOf(d, 2 * d),
+            "gatv2": lambda place: _GATv2Of(d, 2 * d),
         }[message]
-        self.messages = nn.ModuleList(make() for _ in flows)
-        self.along = [_Along(module, aggregation, flow) for module, flow in zip(self.messages, flows, strict=True)]
-        self.update = {"gru": nn.GRUCell, "elman": nn.RNNCell}[update](2 * d, d)
+        self.messages = nn.ModuleList(make(place) for place in range(len(flows)))
+        self.attention = _Attention(2 * d) if aggregation == "attention" else None
+        aggregate = self.attention or aggregation
+        self.along = [_Along(module, aggregate, flow) for module, flow in zip(self.messages, flows, strict=True)]
+        self.update = _UPDATES[update](2 * d, d)
 
-    def forward(self, h: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, h: Tensor, memory: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
         received = sum(along(h, edge_index) for along in self.along)
-        return self.update(received, h)
+        if isinstance(self.update, nn.LSTMCell):
+            return self.update(received, (h, memory))
+        return self.update(received, h), memory
 
 
 class _Readout(nn.Module):
@@ -74,18 +150,24 @@ class _Readout(nn.Module):
         super().__init__()
         self.linear = nn.Linear(d, d_g)
         self.gate = nn.Linear(d, 1) if readout == "gated_sum" else None
+        self.pool = {"mean": global_mean_pool, "max": global_max_pool, "output_node": _last}.get(
+            readout, global_add_pool
+        )
 
     def forward(self, h: Tensor, batch: Tensor) -> Tensor:
-        if self.gate is None:
-            return global_mean_pool(self.linear(h), batch)
-        return global_add_pool(self.linear(h) * self.gate(h).sigmoid(), batch)
+        return self.pool(self.linear(h) * (1 if self.gate is None else self.gate(h).sigmoid()), batch)
+
+
+def _last(values: Tensor, batch: Tensor) -> Tensor:
+    return torch.stack([values[batch == graph][-1] for graph in batch.unique()])
 
 
 class _Encoder(nn.Module):
     def __init__(self, config: PredictorConfig | VSGAEConfig) -> None:
         super().__init__()
         c = config.encoder
-        flows = ["source_to_target", "target_to_source"][: 2 if c.direction == "bidirectional" else 1]
+        along, against = "source_to_target", "target_to_source"
+        flows = {"bidirectional": [along, against], "forward": [along], "backward": [against]}[c.direction]
         self.num_rounds = c.rounds
         self.embedding = nn.Embedding(5, c.node_dim)
         self.rounds = nn.ModuleList(
@@ -98,8 +180,9 @@ class _Encoder(nn.Module):
         return self.readout(self.propagate(self.embedding(batch.x), batch.edge_index), batch.batch)
 
     def propagate(self, h: Tensor, edge_index: Tensor) -> Tensor:
+        memory = torch.zeros_like(h)
         for t in range(self.num_rounds):
-            h = self.rounds[t % len(self.rounds)](h, edge_index)
+            h, memory = self.rounds[t % len(self.rounds)](h, memory, edge_index)
         return h
 
 
@@ -220,9 +303,27 @@ def in_per_edge_form(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         elif rest == "bias":
             for d, bias in enumerate(value):
                 result[f"{round_}.messages.{d}.linear.bias"] = bias
-        elif rest:  # layers.<direction>.<0 or 2>.<weight or bias>
+        elif rest.startswith("layers."):  # layers.<direction>.<0 or 2>.<weight or bias>
             _, d, layer, kind = rest.split(".")
             result[f"{round_}.messages.{d}.{'hidden' if layer == '0' else 'out'}.{kind}"] = value
+        elif rest:  # <part>.<direction>.<weight or bias>
+            part, d, kind = rest.split(".")
+            result[f"{round_}.messages.{d}.{part}.{kind}"] = value
         else:
-            result[name] = value
+            result[name.replace("aggregation.attention.gate_nn.1", "attention.score")] = value
     return result
+
+
+def differences(model: AccuracyPredictor, cells: Cells) -> tuple[float, float]:
+    """The largest between a model and the same edge by edge: of outputs, and of gradients relative to the largest."""
+    reference = PerEdgePredictor.like(model)
+    weights = torch.linspace(-1, 1, len(cells), dtype=next(model.parameters()).dtype)
+    ours, theirs = model(cells), reference(Batch.from_data_list(cells.to_data()))
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    gradients = in_per_edge_form({name: p.grad for name, p in model.named_parameters()})
+    differences = [
+        ((gradients[name] - p.grad).abs().max() / p.grad.abs().max().clamp(min=1e-3)).item()
+        for name, p in reference.named_parameters()
+    ]
+    return (ours - theirs).abs().max().item(), max(differences)

@@ -8,14 +8,14 @@ which of the earlier nodes lead to it. The cell ends with an output node, or whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsgae.cells import INPUT, MAX_NODES, OPERATIONS, OUTPUT, PADDING, Cells
-from vsgae.encoder import EncoderConfig, Folded, PropagationRound, propagation_rounds
+from vsgae.encoder import EncoderConfig, Folded, Propagation
 from vsgae.modules import READOUTS
 from vsgae.modules.readouts import Readout
 from vsgae.refinement import Round
@@ -61,28 +61,25 @@ class GraphProp(nn.Module):
         super().__init__()
         self.passes_single_node = decoder.single_node == "passed"
         self.directions, self.num_rounds = config.directions, config.rounds
-        self.rounds = propagation_rounds(config)
+        self.rounds = Propagation(config)
         readout = READOUTS[config.readout]
         self.readout = readout(config.node_dim, config.graph_dim)
         self.init_node_readout = None
         if decoder.init_node_readout == "own":
             self.init_node_readout = readout(config.node_dim, config.graph_dim)
 
-    def fold(self) -> list[Folded | None]:
-        """The rounds' weights, multiplied once for all steps of a batch."""
-        return [cast(PropagationRound, round_).fold() for round_ in self.rounds]
-
     def forward(self, h: Tensor, adjacency: Tensor, folded: list[Folded | None]) -> tuple[Tensor, Tensor, Tensor]:
         """States ``[N, t, d_n]`` and edges bool ``[N, t, t]`` -> states ``[N, t, d_n]``, summaries ``[N, d_g]`` for
-        AddNode and AddEdges, and for InitNode."""
+        AddNode and AddEdges, and for InitNode.
+
+        Args:
+            folded: the rounds' weights, multiplied once for all steps of a batch by ``rounds.fold()``.
+        """
         n, t, d = h.shape
         passes = t == 1 and self.passes_single_node
         states = h.reshape(n * t, d)
         if not passes:
-            round_ = _as_round(adjacency, self.directions)
-            for i in range(self.num_rounds):
-                number = i % len(self.rounds)
-                states = self.rounds[number](states, round_, folded[number])
+            states = self.rounds(states, [_as_round(adjacency, self.directions)] * self.num_rounds, folded)
         summary = self._summary(self.readout, states, t, gated=not passes)
         for_init_node = summary
         if self.init_node_readout is not None:
@@ -180,7 +177,7 @@ class Decoder(nn.Module):
         z, cells = z[order], cells[order]
         longer = cells.num_nodes[:, None] > torch.arange(MAX_NODES, device=z.device)
         node, edge = z.new_zeros(2, len(cells)).unbind()
-        h, folded = self._start(z)[:, None], self.graph_prop.fold()
+        h, folded = self._start(z)[:, None], self.graph_prop.rounds.fold()
         for t, active in list(enumerate(longer.sum(0).tolist()))[1:]:
             if not active:
                 break
@@ -227,7 +224,7 @@ class Decoder(nn.Module):
         adjacency = torch.zeros(n, MAX_NODES, MAX_NODES, dtype=torch.bool, device=device)
         num_nodes = torch.ones(n, dtype=torch.int64, device=device)
         log_likelihood = z.new_zeros(n)
-        growing, h, folded = torch.arange(n, device=device), self._start(z)[:, None], self.graph_prop.fold()
+        growing, h, folded = torch.arange(n, device=device), self._start(z)[:, None], self.graph_prop.rounds.fold()
         for t in range(1, max_nodes):
             h, summary, for_init_node = self.graph_prop(h, adjacency[growing, :t, :t], folded)
             log_probability = self.add_node(z, summary).log_softmax(1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ ROWS_AT_ONCE = 2048  # states updated at once where no gradient is wanted: about
 SENT_IF_DENSE = 64  # vectors sent in a round up to which they are summed by a dense matrix
 
 
+_DIRECTIONS = {"bidirectional": DIRECTIONS, "forward": DIRECTIONS[:1], "backward": DIRECTIONS[1:]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The encoder's choices; the defaults are the paper's.
@@ -28,7 +31,8 @@ class EncoderConfig:
         node_dim: d_n, the dimension of a node's state.
         graph_dim: d_g, the dimension of a cell's embedding.
         rounds: T, the number of rounds.
-        direction: ``bidirectional`` (equation 5) or ``forward`` (equation 3: messages along the edges only).
+        direction: of messages: ``bidirectional`` (equation 5), ``forward`` (equation 3: along the edges only) or
+            ``backward`` (against them only).
         message, update, aggregation, readout: names in the registries of :mod:`vsgae.modules`.
         share_weights: one set of weights for all rounds instead of one each.
     """
@@ -36,7 +40,7 @@ class EncoderConfig:
     node_dim: int = 250
     graph_dim: int = 56
     rounds: int = 2
-    direction: Literal["bidirectional", "forward"] = "bidirectional"
+    direction: Literal["bidirectional", "forward", "backward"] = "bidirectional"
     message: str = "concat_linear"
     update: str = "gru"
     aggregation: str = "sum"
@@ -46,14 +50,14 @@ class EncoderConfig:
     @property
     def directions(self) -> tuple[str, ...]:
         """Those of :data:`~vsgae.refinement.DIRECTIONS` along which messages come."""
-        return DIRECTIONS if self.direction == "bidirectional" else DIRECTIONS[:1]
+        return _DIRECTIONS[self.direction]
 
     def __post_init__(self) -> None:
         for name in ("node_dim", "graph_dim", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        choices = {
-            "direction": ("bidirectional", "forward"),
+        choices: dict[str, Collection[str]] = {
+            "direction": _DIRECTIONS,
             "message": MESSAGES,
             "update": UPDATES,
             "aggregation": AGGREGATIONS,
@@ -75,7 +79,7 @@ class Encoder(nn.Module):
         self.config = config
         self.directions = config.directions
         self.embedding = nn.Embedding(len(OPERATIONS), config.node_dim)
-        self.rounds = propagation_rounds(config)
+        self.rounds = Propagation(config)
         self.readout = READOUTS[config.readout](config.node_dim, config.graph_dim)
 
     def refine(self, cells: Cells) -> Refinement:
@@ -97,16 +101,12 @@ class Encoder(nn.Module):
         Raises:
             ValueError: as :meth:`forward`.
         """
-        made_for = len(refinement.rounds), refinement.rounds[0].counts.shape[1]
-        if made_for != (self.config.rounds, len(self.directions)):
+        if (len(refinement.rounds), refinement.directions) != (self.config.rounds, self.directions):
             raise ValueError(
-                f"a refinement of {made_for[0]} rounds in {made_for[1]} directions; this encoder has "
-                f"{self.config.rounds} in {len(self.directions)}"
+                f"a refinement of {len(refinement.rounds)} rounds with messages from {_and(refinement.directions)}; "
+                f"this encoder has {self.config.rounds} with messages from {_and(self.directions)}"
             )
-        h = self.embedding.weight
-        for i, round_ in enumerate(refinement.rounds):
-            h = self.rounds[i % len(self.rounds)](h, round_)
-        return h
+        return self.rounds(self.embedding.weight, refinement.rounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class PropagationRound(nn.Module):
         super().__init__()
         message_dim = 2 * config.node_dim
         self.message = MESSAGES[config.message](config.node_dim, message_dim, num_directions)
-        self.aggregation = AGGREGATIONS[config.aggregation]()
+        self.aggregation = AGGREGATIONS[config.aggregation](message_dim)
         self.update = UPDATES[config.update](message_dim, config.node_dim)
 
     def fold(self) -> Folded | None:
@@ -152,20 +152,21 @@ class PropagationRound(nn.Module):
         return Folded(weight.permute(1, 2, 0, 3).flatten(1, 2).contiguous(), bias)
 
     def forward(self, h: Tensor, round_: Round, folded: Folded | None = None) -> Tensor:
-        """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``.
+        """States before the round ``[U', d_n]`` -> states after it ``[U, d_n]``, or of the width that the update gives.
 
         Args:
             folded: what :meth:`fold` gave, where it serves several rounds with the same weights. Then U' is U, and each
                 state's row before the round is its row after it.
         """
+        seen = self.update.seen(h)
         if isinstance(self.message, LinearMessage) and isinstance(self.aggregation, LinearAggregation):
             if folded is None:
-                message_term = self._linear_message_term(self.message, self.aggregation, h, round_)
+                message_term = self._linear_message_term(self.message, self.aggregation, seen, round_)
             else:
-                message_term = _folded_message_term(self.message, self.aggregation, h, round_, folded)
+                message_term = _folded_message_term(self.message, self.aggregation, seen, round_, folded)
         else:
-            message_term = self._message_term_by_edge(h, round_)
-        state_term = F.linear(h, self.update.weight_hh, self.update.bias_hh)
+            message_term = self._message_term_by_edge(seen, round_)
+        state_term = self.update.state_term(seen)
         num_states, own = len(round_), round_.own
         size = max(num_states, 1) if torch.is_grad_enabled() else ROWS_AT_ONCE
         parts = []
@@ -185,7 +186,7 @@ class PropagationRound(nn.Module):
             for direction, counts in enumerate(round_.counts[rows, :, 1:].unbind(1)):
                 target, place = counts.nonzero(as_tuple=True)
                 h_v, h_u = F.embedding(own[target], h), F.embedding(neighbours[target, place], h)
-                total = total + self.aggregation(self.message(h_v, h_u, direction), target, len(own))
+                total = total + self.aggregation(self.message(h_v, h_u, direction, target), target, len(own))
             return F.linear(total, self.update.weight_ih)
 
         return message_term
@@ -214,10 +215,31 @@ class PropagationRound(nn.Module):
         return received
 
 
-def propagation_rounds(config: EncoderConfig) -> nn.ModuleList:
-    """The rounds of an encoder or a decoder: one for all, or one each."""
-    num_weights = 1 if config.share_weights else config.rounds
-    return nn.ModuleList(PropagationRound(config, len(config.directions)) for _ in range(num_weights))
+class Propagation(nn.ModuleList):
+    """The rounds of an encoder or a decoder, one after the other: with the same weights, or each with its own."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        num_weights = 1 if config.share_weights else config.rounds
+        super().__init__(PropagationRound(config, len(config.directions)) for _ in range(num_weights))
+
+    def fold(self) -> list[Folded | None]:
+        """:meth:`PropagationRound.fold` of each."""
+        return [cast(PropagationRound, round_).fold() for round_ in self]
+
+    def forward(self, h: Tensor, rounds: Sequence[Round], folded: Sequence[Folded | None] | None = None) -> Tensor:
+        """States before the first of ``rounds`` ``[U', d_n]`` -> after the last ``[U, d_n]``.
+
+        Args:
+            folded: what :meth:`fold` gave, see :meth:`PropagationRound.forward`.
+        """
+        for i, round_ in enumerate(rounds):
+            number = i % len(self)
+            h = self[number](h, round_, None if folded is None else folded[number])
+        return cast(PropagationRound, self[-1]).update.seen(h)
+
+
+def _and(directions: tuple[str, ...]) -> str:
+    return " and ".join(directions)
 
 
 def _folded_message_term(

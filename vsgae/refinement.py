@@ -50,10 +50,12 @@ class Refinement:
     Args:
         rounds: one :class:`Round` a round; the states before the first are the five operations.
         rows: int64 ``[N, 7]``, each node's row among the final states; -1 for padding.
+        directions: those of :data:`DIRECTIONS` from which messages come.
     """
 
     rounds: list[Round]
     rows: Tensor
+    directions: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +85,7 @@ class Refinement:
                 place[states] = torch.arange(len(states), device=states.device)
                 senders = place[senders]
             rounds.insert(0, Round(senders, counts))
-        return Refinement(rounds, rows)
+        return Refinement(rounds, rows, self.directions)
 
 
 def refine(cells: Cells, num_rounds: int, directions: tuple[str, ...] = DIRECTIONS) -> Refinement:
@@ -120,4 +122,4 @@ def refine(cells: Cells, num_rounds: int, directions: tuple[str, ...] = DIRECTIO
         counts = torch.cat([adjacent.sum(2, keepdim=True), adjacent], dim=2)
         rounds.append(Round(torch.cat([own[:, None], around], dim=1), counts))
         state, num_states = torch.zeros_like(state).masked_scatter(mask, rows), len(distinct)
-    return Refinement(rounds, state.masked_fill(~mask, -1))
+    return Refinement(rounds, state.masked_fill(~mask, -1), directions)
