@@ -50,7 +50,8 @@ class AutoencoderTrial(TrialConfig):
     """Train on cells without labels, then measure how well held-out cells are reconstructed and how many of the cells
     decoded from the prior are valid. The model of the last epoch is evaluated: nothing is chosen on held-out cells.
 
-    Final metrics: ``MEASURES``; for each that is an estimate also ``*_low`` and ``*_high``, its 95 % interval.
+    Final metrics: ``MEASURES``; for each that is an estimate also ``*_low`` and ``*_high``, its 95 % interval; and
+    ``parameters``, the number of weights.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
@@ -132,6 +133,7 @@ class AutoencoderTrial(TrialConfig):
         final |= {"test_kl": float(use.kl.sum()), "test_active_dimensions": float(use.active.sum())}
         final |= {"train_cells": float(len(trained_on)), "test_cells": float(len(held_out))}
         final["reconstructed_cells"] = float(len(chosen))
+        final["parameters"] = float(sum(weight.numel() for weight in model.parameters()))
 
         latent = pd.DataFrame({"kl": use.kl.cpu(), "active": use.active.cpu()})
         latent.to_csv(directory / LATENT, index_label="dimension")

@@ -29,7 +29,8 @@ PREDICTED = "these labels come from boosted trees on cell features, which favour
 class PredictorTrial(TrialConfig):
     """Train on labelled cells, choose the epoch on the validation cells, score on the test cells beside two baselines.
 
-    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*`` and ``baseline_<name>_test_*``.
+    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*``, ``baseline_<name>_test_*`` and ``parameters``, the
+    number of weights.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
@@ -101,6 +102,7 @@ class PredictorTrial(TrialConfig):
             final |= {f"baseline_{baseline}_test_{name}": value for name, value in scores.items()}
             final[f"baseline_{baseline}_test_rmse_ratio"] = scores["rmse"] / constant
         final |= parts.counts()
+        final["parameters"] = float(sum(weight.numel() for weight in result.model.parameters()))
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
         save_file(weights, directory / MODEL)

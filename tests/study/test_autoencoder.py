@@ -56,6 +56,7 @@ def test_what_a_trial_leaves_is_the_model_that_was_evaluated_and_how_its_latent_
     config, directory, [*_, final] = trial
     model = VSGAE.from_pretrained(directory / MODEL)
     assert model.config == config.model
+    assert final["parameters"] == sum(weight.numel() for weight in model.parameters())
     cells = load_space().cells
     held_out = cells[split(cells, config.split).test]
     use = latent_use(model, held_out)

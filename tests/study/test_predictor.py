@@ -44,6 +44,11 @@ def test_a_trial_yields_its_epochs_and_then_its_scores_beside_both_baselines(tmp
     assert final["baseline_constant_test_rmse_ratio"] == 1
     assert 0 < final["baseline_boosted_trees_test_rmse"] < final["baseline_constant_test_rmse"]
     assert {"test_kendall_tau", "test_spearman", "test_r2", "test_mae"} <= final.keys()
+    weights = load_file(tmp_path / MODEL)
+    assert final["parameters"] == sum(weight.numel() for weight in weights.values())
+    messages, update = 2 * (12 + 1) * 12, 18 * (12 + 6) + 2 * 18  # one round in two directions, d_n = 6
+    encoder = 5 * 6 + messages + update + (6 + 1) * 4 + (6 + 1)  # embedding, round, readout and its gate
+    assert final["parameters"] == encoder + (4 + 1) * 3 + (3 + 1)
 
 
 def test_the_model_that_is_left_has_the_scores_that_were_reported(tmp_path: Path, small_table: Path) -> None:
