@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
+from torch import Tensor
 
 from study.run import main
 from study.space import load_study, plan_trials
 from study.trial import CHECKPOINT
+from vsgae.modules import MESSAGES
+from vsgae.modules.messages import Message
 
 PROJECT = Path(__file__).resolve().parents[2]
 ONLY = """\
@@ -95,6 +98,36 @@ def test_the_plan_lists_every_trial_and_creates_nothing(
     for trial in trials:
         assert f"[{trial.index:>2}] {trial.name:<18}  {trial.key}  missing" in output
     assert files_in(study_folder) == ["search_spaces/small.yaml"]
+
+
+class NeighbourTwice(Message):
+    """``[h_u, h_u]``, or ``-[h_u, h_u]`` against the edges."""
+
+    def forward(self, h_v: Tensor, h_u: Tensor, direction: int, target: Tensor) -> Tensor:
+        return (1 - 2 * direction) * torch.cat([h_u, h_u], dim=1)
+
+
+def test_a_new_message_module_is_one_class_and_one_registry_line(
+    study_folder: Path, small_table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study's file and --set then know it, --plan lists its trials, and they run."""
+    content = Path("search_spaces/small.yaml").read_text()
+    own = "  twice:\n    model: {encoder: {message: neighbour_twice}}\n"
+    Path("search_spaces/new.yaml").write_text(content.replace("configurations:\n", f"configurations:\n{own}"))
+    plan = ["new", "--plan", "--data", str(small_table)]
+    with pytest.raises(SystemExit):
+        main(plan)
+    assert "message is 'neighbour_twice'; allowed are concat_linear, " in capsys.readouterr().err
+
+    monkeypatch.setitem(MESSAGES, "neighbour_twice", NeighbourTwice)
+    assert main(plan) == 0
+    assert "[ 0] twice/seed=0" in capsys.readouterr().out
+    assert main(["small", *plan[1:], "--set", "model.encoder.message=neighbour_twice"]) == 0
+    assert "prediction/seed=1 model.encoder.message=neighbour_twice" in capsys.readouterr().out
+    trial, *_ = plan_trials(load_study("new"), {}, str(small_table))
+    *epochs, final = trial.config.run(study_folder / "trial")
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    assert "test_rmse" in final
 
 
 def test_one_trial_runs_in_this_process_and_without_importing_ray(study_folder: Path, small_table: Path) -> None:
