@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from study.trial import CHECKPOINT, MODEL, OURS, Data, Measure, TrialConfig
 from vsgae.baselines import BASELINES, fit_baselines
+from vsgae.latents import SHIPPED, encoder_means, model_digest
 from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
 from vsgae.predictor import PredictorConfig
+from vsgae.sampling import SamplingConfig
 from vsgae.splits import split
 from vsgae.training import TrainingConfig, train_predictor
 
@@ -27,7 +30,8 @@ PREDICTED = "these labels come from boosted trees on cell features, which favour
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorTrial(TrialConfig):
-    """Train on labelled cells, choose the epoch on the validation cells, score on the test cells beside two baselines.
+    """Train on labelled cells, or a sample of them that the seed draws; choose the epoch on the validation cells, score
+    on the test cells beside two baselines.
 
     Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*``, ``baseline_<name>_test_*`` and ``parameters``, the
     number of weights.
@@ -48,6 +52,7 @@ class PredictorTrial(TrialConfig):
     model: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property
     def epochs(self) -> int:
@@ -63,18 +68,26 @@ class PredictorTrial(TrialConfig):
     def data_digest(self) -> str:
         return label_digest(self.labels)
 
+    @property
+    def baselines_depend_on(self) -> Hashable:
+        return self.split, self.sampling, self.seed if self.sampling.is_drawn else None
+
     def resolved(self) -> Self:
-        if self.labels.source in (OFFICIAL, SURROGATE):
-            return self
-        labels = dataclasses.replace(self.labels, source=str(Path(self.labels.source).resolve()))
-        return dataclasses.replace(self, labels=labels)
+        labels, sampling = self.labels, self.sampling
+        if labels.source not in (OFFICIAL, SURROGATE):
+            labels = dataclasses.replace(labels, source=str(Path(labels.source).resolve()))
+        if sampling.latents != SHIPPED:
+            sampling = dataclasses.replace(sampling, latents=str(Path(sampling.latents).resolve()))
+        return dataclasses.replace(self, labels=labels, sampling=sampling)
 
     def stands_on_the_same_as(self, other: TrialConfig) -> bool:
         return isinstance(other, PredictorTrial) and self.labels == other.labels
 
     def settings(self) -> dict[str, Any]:
         values = super().settings()
-        del values["labels"]["source"]  # the same table elsewhere is the same trial
+        del values["labels"]["source"]  # the same table elsewhere is the same trial, and the same autoencoder
+        latents = self.sampling.latents
+        values["sampling"]["latents"] = model_digest(latents) if self.sampling.uses_latents else "none"
         return values
 
     def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
@@ -82,6 +95,9 @@ class PredictorTrial(TrialConfig):
         labels = _labels(self.labels)
         cells, values = labels.cells, labels.values
         parts = split(cells, self.split)
+        latents = _latents(self.labels, self.sampling.latents)[parts.train] if self.sampling.uses_latents else None
+        chosen = self.sampling.chosen(cells[parts.train], self.seed, latents)
+        parts = dataclasses.replace(parts, train=parts.train[chosen])
         result = yield from train_predictor(
             self.model,
             self.training,
@@ -155,6 +171,12 @@ class PredictorTrial(TrialConfig):
 def _labels(config: LabelConfig) -> Labels:
     """Kept for the next trial in this process."""
     return load_labels(config)
+
+
+@lru_cache(maxsize=1)
+def _latents(config: LabelConfig, model: str) -> Tensor:
+    """Of all labelled cells, kept for the next trial in this process."""
+    return encoder_means(model, _labels(config).cells)
 
 
 @cache

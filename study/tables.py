@@ -147,18 +147,18 @@ def _scores(
 ) -> pd.DataFrame:
     """One row a finished trial and method, baselines first.
 
-    A baseline depends on labels and split alone: it is the same in every repeat and setting, and shown once.
+    A baseline that is the same in several trials is shown once.
     """
     rows: list[dict[str, Any]] = []
     for prefix, method in kind.METHODS.items():
-        splits = set()
+        seen = set()
         for setting, trials in shown.items():
             for trial in trials:
                 if trial.key not in runs or not runs[trial.key].finished:
                     continue
-                if prefix and trial.config.split in splits:
+                if prefix and trial.config.baselines_depend_on in seen:
                     continue
-                splits.add(trial.config.split)
+                seen.add(trial.config.baselines_depend_on)
                 metrics = runs[trial.key].metrics
                 rows.append(
                     {

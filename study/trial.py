@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -125,6 +125,11 @@ class TrialConfig(ABC):
     def data_digest(self) -> str:
         """Of what it stands on, without loading it."""
         return "no labels"
+
+    @property
+    def baselines_depend_on(self) -> Hashable:
+        """Beside the data: trials with the same have the same baselines."""
+        return self.split
 
     def resolved(self) -> Self:
         """The same trial for a process that works in another directory."""

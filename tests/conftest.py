@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from drivers import kill_started
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,26 @@ def small_table(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("table") / "invented.csv"
     table.sort_values("module_hash").to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an untrained VS-GAE with a few hundred weights."""
+    from vsgae.autoencoder import VSGAE, VSGAEConfig
+    from vsgae.encoder import EncoderConfig
+
+    path = tmp_path_factory.mktemp("autoencoder") / "small.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        VSGAE(VSGAEConfig(encoder=EncoderConfig(node_dim=6, graph_dim=5, rounds=1))).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def shipped_autoencoder(small_autoencoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small one in place of that which comes with the project."""
+    monkeypatch.setattr("vsgae.latents.SHIPPED_FILE", small_autoencoder)
+    return small_autoencoder
 
 
 @pytest.fixture

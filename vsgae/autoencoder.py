@@ -19,6 +19,8 @@ from vsgae.files import replacing
 from vsgae.modules import READOUTS
 from vsgae.refinement import Refinement
 
+SHIPPED_FILE = Path(__file__).parent / "pretrained" / "vsgae.safetensors"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VSGAEConfig:
@@ -58,8 +60,9 @@ class VSGAE(nn.Module):
         self.decoder = Decoder(config.encoder, config.decoder)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> VSGAE:
-        """The model that :meth:`save_pretrained` wrote, on the CPU and in evaluation mode.
+    def from_pretrained(cls, path: str | Path = SHIPPED_FILE) -> VSGAE:
+        """The model that :meth:`save_pretrained` wrote, on the CPU and in evaluation mode; by default the one that
+        comes with this project.
 
         Raises:
             FileNotFoundError: there is no such file.

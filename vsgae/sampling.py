@@ -5,6 +5,7 @@ Each takes the cells to choose from, how many, and a random number generator, an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from vsgae.cells import Cells
+from vsgae.latents import SHIPPED
 from vsgae.splits import edit_strata
 
 SamplingMethod = Literal["length", "edit", "latent", "uniform", "k_means_pp"]
@@ -26,6 +28,44 @@ SAMPLING_METHODS = get_args(SamplingMethod)
 IN_LATENT_SPACE = ("latent", "k_means_pp")
 COMPONENTS = 4  # of the latent space (section 6.2)
 MOST_BINS = 2**15 - 1  # in a dimension, so that four fit into an int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Which of the training cells are trained on; by default all.
+
+    Args:
+        method: one of :data:`SAMPLING_METHODS`.
+        share: of the training cells, in (0, 1]; of 1 the method does not matter.
+        latents: the autoencoder whose latent space the methods that are ``IN_LATENT_SPACE`` sample from: ``shipped``,
+            the one that comes with this project, or the path of one that
+            :meth:`~vsgae.autoencoder.VSGAE.save_pretrained` wrote.
+    """
+
+    method: SamplingMethod = "uniform"
+    share: float = 1.0
+    latents: str = SHIPPED
+
+    def __post_init__(self) -> None:
+        if self.method not in SAMPLING_METHODS:
+            raise ValueError(f"method is {self.method!r}; allowed are {', '.join(SAMPLING_METHODS)}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; it must be above 0 and at most 1")
+
+    @property
+    def is_drawn(self) -> bool:
+        """A part of the cells, which depends on a seed."""
+        return self.share < 1
+
+    @property
+    def uses_latents(self) -> bool:
+        return self.is_drawn and self.method in IN_LATENT_SPACE
+
+    def chosen(self, cells: Cells, seed: int, latents: Tensor | None = None) -> Tensor:
+        """int64, ascending: the indices of the chosen ones of ``cells``, at least one; see :func:`sample`."""
+        if not self.is_drawn:
+            return torch.arange(len(cells))
+        return sample(cells, max(1, round(self.share * len(cells))), self.method, seed, latents)
 
 
 def sample(cells: Cells, size: int, method: SamplingMethod, seed: int, latents: Tensor | None = None) -> Tensor:

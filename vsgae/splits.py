@@ -44,7 +44,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of cells, int64, ascending, disjoint, together all of them."""
+    """Indices of cells, int64, ascending, disjoint; together all of them, unless the training cells are sampled."""
 
     train: Tensor
     validation: Tensor

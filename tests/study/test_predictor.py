@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from safetensors.torch import load_file
 
 from study.predictor import PredictorTrial
 from study.settings import build, merge
-from study.trial import CHECKPOINT, CONFIG, MODEL
+from study.trial import CHECKPOINT, CONFIG, MODEL, trial_key
+from vsgae.autoencoder import VSGAE
 from vsgae.evaluation import predict, regression_metrics
+from vsgae.latents import encoder_means
 from vsgae.nasbench101.labels import load_labels
 from vsgae.predictor import AccuracyPredictor
+from vsgae.sampling import SAMPLING_METHODS, sample
 from vsgae.splits import split
 
 
@@ -75,3 +79,85 @@ def test_a_trial_that_was_cut_off_goes_on_to_the_same_numbers(tmp_path: Path, sm
     assert [metrics["seconds"] for metrics in resumed[:2]] == [metrics["seconds"] for metrics in trained]
     for expected, metrics in zip(whole, resumed, strict=True):
         assert without_times(metrics) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize("method", SAMPLING_METHODS)
+def test_a_sample_of_the_training_cells_is_drawn_by_the_seed_and_the_other_sets_stay(
+    method: str, tmp_path: Path, small_table: Path, small_autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on = []
+
+    def train_nothing(model: object, training: object, cells: object, values: object, parts: object, **more: object):
+        trained_on.append(parts)
+        raise InterruptedError
+        yield
+
+    monkeypatch.setattr("study.predictor.train_predictor", train_nothing)
+    sampling = {"method": method, "share": 0.2, "latents": str(small_autoencoder)}
+    config = small_config(small_table, sampling=sampling)
+    labels = load_labels(config.labels)
+    whole = split(labels.cells, config.split)
+    latents = encoder_means(str(small_autoencoder), labels.cells[whole.train])
+    for seed in (0, 1):
+        with pytest.raises(InterruptedError):
+            next(small_config(small_table, sampling=sampling, seed=seed).run(tmp_path))
+        expected = sample(labels.cells[whole.train], round(0.2 * len(whole.train)), method, seed, latents)
+        assert trained_on[seed].train.equal(whole.train[expected])
+        assert trained_on[seed].validation.equal(whole.validation)
+        assert trained_on[seed].test.equal(whole.test)
+    assert not trained_on[0].train.equal(trained_on[1].train)
+
+
+def test_the_baselines_of_a_sample_are_fitted_to_it(tmp_path: Path, small_table: Path) -> None:
+    finals = [
+        list(small_config(small_table, sampling={"share": share}).run(tmp_path / str(share)))[-1]
+        for share in (0.1, 1.0)
+    ]
+    assert [final["train_cells"] for final in finals] == [19, 190]
+    assert [final["test_cells"] for final in finals] == [54, 54]
+    assert finals[0]["baseline_constant_test_rmse"] != finals[1]["baseline_constant_test_rmse"]
+    whole, part, again = (
+        small_config(small_table, **changes)
+        for changes in ({}, {"sampling": {"share": 0.1}}, {"sampling": {"share": 0.1}, "seed": 1})
+    )
+    assert len({config.baselines_depend_on for config in (whole, part, again)}) == 3
+    assert small_config(small_table, seed=1).baselines_depend_on == whole.baselines_depend_on
+
+
+def test_the_key_of_a_trial_on_all_cells_is_what_it_was_before_there_was_sampling(small_table: Path) -> None:
+    assert trial_key(PredictorTrial(), "digest") == "130a7b9f372dbc5a"
+    assert trial_key(small_config(small_table), "digest") == "a01ceaaa5ef5be08"
+    assert (
+        trial_key(small_config(small_table, sampling={"latents": "gone.safetensors"}), "digest") == "a01ceaaa5ef5be08"
+    )
+
+
+def test_a_key_depends_on_the_autoencoder_where_its_latents_are_used_and_not_on_where_it_lies(
+    tmp_path: Path, small_table: Path, small_autoencoder: Path
+) -> None:
+    def key(path: Path, method: str) -> str:
+        sampling = {"method": method, "share": 0.2, "latents": str(path)}
+        return trial_key(small_config(small_table, sampling=sampling), "digest")
+
+    copy, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(small_autoencoder, copy)
+    VSGAE(VSGAE.from_pretrained(copy).config).save_pretrained(other)
+    assert key(copy, "latent") == key(small_autoencoder, "latent") != key(other, "latent")
+    assert key(copy, "edit") == key(other, "edit") == key(tmp_path / "gone", "edit")
+    assert key(copy, "latent") != key(copy, "k_means_pp")
+    with pytest.raises(ValueError, match=r"latents is .*gone"):
+        key(tmp_path / "gone", "latent")
+
+
+def test_the_digest_of_the_autoencoder_is_recorded_in_place_of_its_path(
+    small_table: Path, small_autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(small_autoencoder, "copy.safetensors")
+    sampling = {"method": "latent", "share": 0.2, "latents": "copy.safetensors"}
+    config = small_config(small_table, sampling=sampling).resolved()
+    assert config.sampling.latents == str(tmp_path / "copy.safetensors")
+    digest = config.settings()["sampling"]["latents"]
+    assert len(digest) == 64
+    list(config.run(tmp_path / "trial"))
+    assert json.loads((tmp_path / "trial" / CONFIG).read_text())["sampling"]["latents"] == digest

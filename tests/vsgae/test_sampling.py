@@ -10,6 +10,7 @@ from vsgae.cells import Cells
 from vsgae.sampling import (
     IN_LATENT_SPACE,
     SAMPLING_METHODS,
+    SamplingConfig,
     assign_bins,
     fill_up,
     principal_components,
@@ -165,3 +166,35 @@ def test_a_wrong_method_and_missing_latents_are_named(some: Cells) -> None:
     for method in IN_LATENT_SPACE:
         with pytest.raises(ValueError, match=f"method '{method}' needs the latents of all {len(some)} cells"):
             sample(some, 5, method, 0)
+
+
+def test_by_default_all_cells_are_chosen_and_otherwise_a_share_that_the_seed_draws(
+    some: Cells, latents: torch.Tensor
+) -> None:
+    assert SamplingConfig().chosen(some, 0).equal(torch.arange(len(some)))
+    config = SamplingConfig(method="latent", share=0.05)
+    chosen = config.chosen(some, 3, latents)
+    assert chosen.equal(sample(some, round(0.05 * len(some)), "latent", 3, latents))
+    assert not chosen.equal(config.chosen(some, 4, latents))
+    assert len(SamplingConfig(share=1e-9).chosen(some, 0)) == 1
+
+
+def test_latents_are_used_only_where_a_part_is_drawn_in_their_space() -> None:
+    assert {method: SamplingConfig(method=method, share=0.5).uses_latents for method in SAMPLING_METHODS} == {
+        method: method in ("latent", "k_means_pp") for method in SAMPLING_METHODS
+    }
+    assert not SamplingConfig(method="latent").uses_latents
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "best"}, "method is 'best'; allowed are length, edit, latent, uniform, k_means_pp"),
+        ({"share": 0.0}, r"share is 0\.0; it must be above 0 and at most 1"),
+        ({"share": 1.1}, r"share is 1\.1; it must be above 0 and at most 1"),
+        ({"share": float("nan")}, "share is nan"),
+    ],
+)
+def test_a_wrong_sampling_setting_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingConfig(**changes)  # type: ignore[arg-type]
