@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +54,24 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What a study repeats.
+
+    Args:
+        row, column: where it is in the study's table; without a grid there is one row of it.
+        settings: its own.
+    """
+
+    row: str
+    column: str
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} {self.column}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One file of ``search_spaces/``: every configuration, repeated with the seeds 0, 1, ...
 
@@ -61,17 +81,22 @@ class Study:
         trains: the kind of its trials, a name in :data:`TRIALS`.
         base: the settings that all configurations share.
         configurations: by name, the settings of its own.
+        grid: by the name of a setting its values, a list, or each under a name of its own; instead of one value there
+            may be several settings, such as ``{1 %: {sampling.share: 0.01, training.epochs: 90}}``. A study has
+            each configuration with every combination of them. The last one's values are the columns of its table.
         local: what ``--local`` changes, so that a trial is done in minutes; ``--set`` goes before it.
         repeats: trials a configuration.
         setting: what the study without ``--set`` is called in its table.
         published: the entry of ``results/paper.yaml`` to compare with, if any.
+        stability: the measure whose deviation over repeats is compared between the rows of its table, if any.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     name: str
     description: str
-    configurations: dict[str, dict[str, Any]]
+    configurations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grid: dict[str, list[Any] | dict[str, Any]] = field(default_factory=dict)
     trains: str = "predictor"
     base: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
@@ -79,14 +104,37 @@ class Study:
     resources: Resources = field(default_factory=Resources)
     setting: str = "base"
     published: str | None = None
+    stability: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.configurations:
-            raise ValueError("configurations is empty; a study has at least one")
+        if not self.configurations and not self.grid:
+            raise ValueError("configurations is empty; a study has at least one, or a grid")
+        for name, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid.{name} is empty; it must have a value")
         if self.trains not in TRIALS:
             raise ValueError(f"trains is {self.trains!r}; allowed are {', '.join(TRIALS)}")
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
+        measures = TRIALS[self.trains].MEASURES
+        if self.stability is not None and self.stability not in measures:
+            raise ValueError(f"stability is {self.stability!r}; allowed are {', '.join(measures)}")
+
+    @cached_property
+    def expanded(self) -> dict[str, Configuration]:
+        """By name, the configurations with every combination of the grid's values."""
+        axes = [self.configurations or {"": {}}]
+        for name, values in self.grid.items():
+            named = values if isinstance(values, Mapping) else {str(value): value for value in values}
+            axes.append({key: dict(own) if isinstance(own, Mapping) else {name: own} for key, own in named.items()})
+        found = {}
+        for parts in itertools.product(*(axis.items() for axis in axes)):
+            *row, column = (name for name, _ in parts)
+            configuration = Configuration(
+                row=" ".join(filter(None, row)), column=column, settings=merge(*(own for _, own in parts))
+            )
+            found[configuration.name] = configuration
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +219,10 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
     if kind().source is not None:
         source = overrides.pop("labels.source", source)
     labels = {} if source is None else {"labels.source": source}
-    plain = {name: build(kind, merge(study.base, own, labels)) for name, own in study.configurations.items()}
-    configs = {
-        name: build(kind, merge(study.base, own, labels, overrides)) for name, own in study.configurations.items()
-    }
-    for own in study.configurations.values():
+    own_settings = {name: configuration.settings for name, configuration in study.expanded.items()}
+    plain = {name: build(kind, merge(study.base, own, labels)) for name, own in own_settings.items()}
+    configs = {name: build(kind, merge(study.base, own, labels, overrides)) for name, own in own_settings.items()}
+    for own in own_settings.values():
         try:
             build(kind, merge(study.base, own, labels, study.local))
         except ValueError as error:

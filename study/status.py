@@ -29,7 +29,7 @@ def status() -> str:
 
 
 def _progress(study: Study, runs: Sequence[Recorded], at_work: bool) -> list[object]:
-    total = len(study.configurations) * study.repeats
+    total = len(study.expanded) * study.repeats
     states = [run.status for run in runs]
     running = states.count("RUNNING") if at_work else 0  # or its driver died
     finished, failed = states.count("FINISHED"), states.count("FAILED")

@@ -2,9 +2,10 @@
 
 Rows are methods and settings: the published figures, the baselines if there are any, then VS-GAE under the study's own
 setting and under every other. Columns are configurations, and there is a block for each measure; or, where a kind of
-trial has its measures in blocks, columns are measures and each configuration is a row. A figure is the mean over n
-repeats with its relative standard deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1,
-and with the median, which one repeat that went astray does not move.
+trial has its measures in blocks, columns are measures and each configuration is a row. Of a study with a grid, columns
+are the last axis, and there is a row for every combination of the others. A figure is the mean over n repeats with its
+relative standard deviation, the sample deviation (ddof = 1) over the mean, as in the paper's Table 1, and with the
+median, which one repeat that went astray does not move.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict
 
+from study.comparison import compare_stability
+from study.markup import Block, latex, markdown
 from study.settings import CHECKED, build
 from study.space import PROJECT, Study, Trial, plan_trials
 from study.tracking import Recorded
@@ -78,9 +81,10 @@ def write_tables(
     *,
     command: str,
 ) -> list[Path]:
-    """Write the table as CSV (one row a method, setting and configuration), Markdown and LaTeX.
+    """Write the table as CSV (one row a method, setting and configuration), Markdown and LaTeX; and, where the study
+    compares the stability of its rows, that as another CSV.
 
-    On predicted labels its files are ``<study>-surrogate.*``.
+    On predicted labels its files are ``<study>-surrogate*``.
 
     Args:
         trials: all trials of the study under the setting that was just run.
@@ -112,15 +116,23 @@ def write_tables(
     files = [folder / f"{name}{suffix}" for suffix in (".csv", ".md", ".tex")]
     table.assign(**head).to_csv(files[0], index=False, float_format="%.6g")
     written_as = "; ".join(FIGURES[unit] for unit in dict.fromkeys(measure.unit for measure in kind.MEASURES.values()))
-    head |= {f"cells ({' / '.join(kind.CELLS.values())})": _cell_counts(kind, scores), "figures": written_as}
+    counts = _cell_counts(study, kind, scores)
+    head |= {f"cells ({' / '.join(kind.CELLS.values())})": counts, "figures": written_as}
     cautions = "; ".join(dict.fromkeys(each.caution for each in stands_on if each.caution))
     head |= ({"caution": cautions} if cautions else {}) | kind.remarks(scores)
     if study.published is not None:
         head["published"] = f"{published.source}. {published.note}"
         if reason:
             head["not comparable"] = f"the published figures stand on {reason}"
-    files[1].write_text(_markdown(study, _blocks(study, kind, table), table, head))
-    files[2].write_text(_latex(study, _blocks(study, kind, table), head))
+    blocks = _blocks(study, kind, table)
+    if study.stability is not None and len(scores):
+        compared, of_stability, how = compare_stability(study, kind, scores)
+        blocks, head = blocks + of_stability, head | how
+        if len(compared):
+            files.append(folder / f"{name}_stability.csv")
+            compared.to_csv(files[-1], index=False, float_format="%.6g")
+    files[1].write_text(markdown(study, blocks + _failed(table), head))
+    files[2].write_text(latex(study, blocks, head))
     return files
 
 
@@ -218,26 +230,17 @@ def _failures(trials: Sequence[Trial], runs: Mapping[str, Recorded]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def _cell_counts(kind: type[TrialConfig], scores: pd.DataFrame) -> str:
-    """Of every configuration, and of another setting where it differs."""
+def _cell_counts(study: Study, kind: type[TrialConfig], scores: pd.DataFrame) -> str:
+    """Of every column, and of a configuration or another setting where it differs."""
     counts: dict[str, str] = {}
     for _, row in scores.iterrows():
         numbers = " / ".join(f"{row[count]:,.0f}" for count in kind.CELLS)
-        if counts.setdefault(row["configuration"], numbers) != numbers:
+        if counts.setdefault(study.expanded[row["configuration"]].column, numbers) != numbers:
             counts[f"{row['configuration']}, {row['setting']}"] = numbers
     return "; ".join(f"{name}: {numbers}" for name, numbers in counts.items())
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A part of the table: what stands over its columns, and its rows, each a label and then a cell a column."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-def _blocks(study: Study, kind: type[TrialConfig], table: pd.DataFrame) -> list[_Block]:
+def _blocks(study: Study, kind: type[TrialConfig], table: pd.DataFrame) -> list[Block]:
     figures = table[table["method"] != "failed"].reset_index(drop=True)
     labels = figures["method"] + ", " + figures["setting"]
     is_baseline = figures["method"].isin([method for prefix, method in kind.METHODS.items() if prefix])
@@ -245,21 +248,28 @@ def _blocks(study: Study, kind: type[TrialConfig], table: pd.DataFrame) -> list[
     labels = labels.where(~(is_baseline & figures["setting"].isin(first)), figures["method"])
     if any(measure.block for measure in kind.MEASURES.values()):
         return _blocks_of_measures(study, kind, figures, labels)
+    rows_of = figures["configuration"].map({name: own.row for name, own in study.expanded.items()}).fillna("")
+    labels += (", " + rows_of).where(rows_of != "", "")
+    figures["column"] = figures["configuration"].map({name: own.column for name, own in study.expanded.items()})
+    columns = list(dict.fromkeys(own.column for own in study.expanded.values()))
     blocks = []
     for name, measure in kind.MEASURES.items():
         rows = []
         for label in labels.unique():
-            part = figures[(labels == label) & figures[name].notna()].set_index("configuration")
+            part = figures[(labels == label) & figures[name].notna()].set_index("column")
             if len(part):
-                cells = [_cell(kind, part.loc[c], name) if c in part.index else "-" for c in study.configurations]
-                rows.append([label, *cells])
-        blocks.append(_Block(measure.title, list(study.configurations), rows))
+                rows.append([label, *(_cell(kind, part.loc[c], name) if c in part.index else "-" for c in columns)])
+        blocks.append(Block(measure.title, columns, rows))
     return blocks
 
 
-def _blocks_of_measures(
-    study: Study, kind: type[TrialConfig], figures: pd.DataFrame, labels: pd.Series
-) -> list[_Block]:
+def _failed(table: pd.DataFrame) -> list[Block]:
+    failed = table[table["method"] == "failed"]
+    rows = failed[["configuration", "setting", "note"]].to_numpy().tolist()
+    return [Block("Failed trials", ["setting", "error"], rows, corner="configuration")] if rows else []
+
+
+def _blocks_of_measures(study: Study, kind: type[TrialConfig], figures: pd.DataFrame, labels: pd.Series) -> list[Block]:
     """A row a method, configuration and setting; a column a measure."""
     ours = (figures["method"] == OURS) & (figures["setting"] == study.setting)
     labels = labels.where(~ours, OURS) + ", " + figures["configuration"]
@@ -271,7 +281,7 @@ def _blocks_of_measures(
             for label, (_, row) in zip(labels, figures.iterrows(), strict=True)
             if row[list(measures)].notna().any()
         ]
-        blocks.append(_Block(title, [measure.title for measure in measures.values()], rows))
+        blocks.append(Block(title, [measure.title for measure in measures.values()], rows))
     return blocks
 
 
@@ -279,49 +289,3 @@ def _cell(kind: type[TrialConfig], row: pd.Series, name: str) -> str:
     if math.isnan(row[name]):
         return "-"
     return kind.MEASURES[name].show(*(row[f"{name}{statistic}"] for statistic in STATISTICS))
-
-
-def _markdown(study: Study, blocks: list[_Block], table: pd.DataFrame, head: Mapping[str, str]) -> str:
-    lines = [f"# {study.name}", "", study.description, ""]
-    lines += [f"* {name}: {f'`{text}`' if name == 'command' else text}" for name, text in head.items()]
-    for block in blocks:
-        lines += ["", f"## {block.title}", ""]
-        lines += [_row(["", *block.columns]), _row(["---"] * (1 + len(block.columns)))]
-        lines += map(_row, block.rows)
-    failed = table[table["method"] == "failed"]
-    if len(failed):
-        lines += ["", "## Failed trials", "", _row(["configuration", "setting", "error"]), _row(["---"] * 3)]
-        lines += map(_row, failed[["configuration", "setting", "note"]].to_numpy().tolist())
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _latex(study: Study, blocks: list[_Block], head: Mapping[str, str]) -> str:
-    """The columns of all blocks are named once where they are the same."""
-    width = 1 + max(len(block.columns) for block in blocks)
-    lines = [f"% {name}: {' '.join(text.split())}" for name, text in {"study": study.description, **head}.items()]
-    lines += [f"\\begin{{tabular}}{{l{'c' * (width - 1)}}}", "\\toprule"]
-    columns: list[str] = []
-    for block in blocks:
-        if columns:
-            lines.append("\\midrule")
-        if block.columns != columns:
-            columns = block.columns
-            lines.append(_latex_row(["", *columns]))
-            lines.append("\\midrule")
-        lines.append(f"\\multicolumn{{{width}}}{{l}}{{{_escaped(block.title)}}} \\\\")
-        lines += map(_latex_row, block.rows)
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + " \\\\"
-
-
-def _escaped(text: str) -> str:
-    for plain, escaped in {"%": "\\%", "_": "\\_", "&": "\\&", "#": "\\#", "±": "$\\pm$"}.items():
-        text = text.replace(plain, escaped)
-    return text

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from study.space import Resources, load_study, plan_trials, study_files
+from study.predictor import PredictorTrial
+from study.space import Configuration, Resources, load_study, plan_trials, study_files
 from study.trial import trial_key
+from vsgae.sampling import SAMPLING_METHODS
 
 
 def test_table1_is_three_tasks_with_five_repeats_of_the_papers_configuration(small_table: Path) -> None:
@@ -30,12 +33,67 @@ def test_table1_is_three_tasks_with_five_repeats_of_the_papers_configuration(sma
 
 
 @pytest.mark.parametrize("name", sorted(study_files()))
-def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path) -> None:
+def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path, shipped_autoencoder: Path) -> None:
     study = load_study(name)
     source = str(small_table) if study.trains == "predictor" else None
-    assert len(plan_trials(study, {}, source)) == len(study.configurations) * study.repeats
+    assert len(plan_trials(study, {}, source)) == len(study.expanded) * study.repeats
     assert {trial.setting for trial in plan_trials(study, {}, source)} == {study.setting}
     assert plan_trials(study, study.local, source)
+
+
+def test_sampling_is_every_method_and_share_with_five_repeats_of_the_papers_configuration(
+    small_table: Path, shipped_autoencoder: Path
+) -> None:
+    trials = plan_trials(load_study("sampling"), {}, str(small_table))
+    samplings = [trial.config.sampling for trial in trials[::5]]
+    shares = [0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [(each.method, each.share) for each in samplings] == list(itertools.product(SAMPLING_METHODS, shares))
+    assert len({trial.key for trial in trials}) == 325
+    assert [trial.name for trial in trials[:6:5]] == ["length 1 %/seed=0", "length 2 %/seed=0"]
+    paper = PredictorTrial().training
+    for trial in trials:
+        assert trial.config.training == dataclasses.replace(paper, epochs=100)
+        assert trial.config.model == PredictorTrial().model
+        assert trial.config.sampling.latents == "shipped"
+
+
+def test_a_grid_is_every_configuration_with_every_combination_of_its_values(study_folder: Path) -> None:
+    content = yaml.safe_load(Path("search_spaces/small.yaml").read_text())
+    content["configurations"] = {"seen": {}, "unseen": {"split": {"name": "zero_shot_6"}}}
+    content["grid"] = {
+        "training.loss": ["mse", "huber"],
+        "effort": {"little": {"training.epochs": 1, "model": {"hidden": [2]}}, "more": {"training": {"epochs": 2}}},
+    }
+    Path("gridded.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    expanded = load_study("gridded.yaml").expanded
+    assert list(expanded) == [
+        f"{task} {loss} {effort}"
+        for task in ("seen", "unseen")
+        for loss in ("mse", "huber")
+        for effort in ("little", "more")
+    ]
+    assert expanded["unseen huber little"] == Configuration(
+        row="unseen huber",
+        column="little",
+        settings={
+            "split": {"name": "zero_shot_6"},
+            "training": {"loss": "huber", "epochs": 1},
+            "model": {"hidden": [2]},
+        },
+    )
+
+
+def test_a_grid_of_one_setting_needs_no_configurations(study_folder: Path, small_table: Path) -> None:
+    content = yaml.safe_load(Path("search_spaces/small.yaml").read_text())
+    del content["configurations"]
+    Path("gridded.yaml").write_text(yaml.safe_dump({**content, "grid": {"training.lr": [0.1, 0.01]}}))
+    trials = plan_trials(load_study("gridded.yaml"), {}, str(small_table))
+    assert [(trial.name, trial.config.training.lr) for trial in trials] == [
+        ("0.1/seed=0", 0.1),
+        ("0.1/seed=1", 0.1),
+        ("0.01/seed=0", 0.01),
+        ("0.01/seed=1", 0.01),
+    ]
 
 
 def test_table2_is_two_readings_with_five_repeats_of_the_papers_configuration() -> None:
@@ -115,7 +173,9 @@ def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Pa
 
 
 def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"^unknown study 'nonsense'; there are: alpha, pretrained, small, table1"):
+    with pytest.raises(
+        ValueError, match=r"^unknown study 'nonsense'; there are: alpha, pretrained, sampling, sampling_red"
+    ):
         load_study("nonsense")
     with pytest.raises(ValueError, match=r"^there is no file nonsense\.yaml$"):
         load_study("nonsense.yaml")
@@ -126,7 +186,10 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
     [
         ({"repeat": 3}, "unknown setting repeat; there are name, description"),
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
-        ({"configurations": {}}, "configurations is empty"),
+        ({"configurations": {}}, "configurations is empty; a study has at least one, or a grid"),
+        ({"grid": {"training.lr": []}}, "grid.training.lr is empty; it must have a value"),
+        ({"grid": {"training.lr": 3}}, "grid.training.lr"),
+        ({"stability": "rmse"}, "stability is 'rmse'; allowed are test_rmse, best_validation_rmse"),
         ({"trains": "both"}, "trains is 'both'; allowed are predictor, autoencoder"),
         ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),
         ({"resources": {"gpus": 1.5}}, "resources: gpus is 1.5; it must be between 0 and 1, or a whole number"),

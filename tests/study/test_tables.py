@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from study.predictor import PredictorTrial
 from study.space import Study, Trial, load_study, plan_trials
@@ -209,3 +211,75 @@ def test_where_columns_are_measures_every_configuration_is_a_row_and_shares_are_
     ]
     assert "VS-GAE, text & 97.00 \\% $\\pm$ 1.58 (n = 5" in files[2].read_text()
     assert pd.read_csv(files[0])["test_novel_n"].tolist()[1:] == [5, 3, 5, 5]
+
+
+@pytest.fixture
+def gridded(study_folder: Path) -> Study:
+    content = yaml.safe_load(Path("search_spaces/small.yaml").read_text())
+    del content["configurations"]
+    content |= {"grid": {"sampling.method": ["edit", "uniform"], "sampling.share": {"10 %": 0.1, "half": 0.5}}}
+    content |= {"repeats": 4, "stability": "test_rmse", "published": None}
+    Path("search_spaces/gridded.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return load_study("gridded")
+
+
+def test_of_a_grid_the_last_axis_is_the_columns_and_baselines_are_fitted_anew_for_every_sample(
+    gridded: Study, small_table: Path
+) -> None:
+    trials = plan_trials(gridded, {}, str(small_table))
+    runs = {trial.key: finished(trial, 0.02 + 0.001 * trial.index) for trial in trials}
+    for trial in trials:
+        runs[trial.key].metrics["train_cells"] = 190 * trial.config.sampling.share
+        runs[trial.key].metrics["baseline_constant_test_rmse"] = 0.04 + 0.01 * trial.config.seed
+    files = write_tables(gridded, trials, runs, command="")
+    block = files[1].read_text().split("## Test RMSE\n")[1].split("##")[0]
+    assert block.splitlines()[1] == "|  | 10 % | half |"
+    assert [line.split("|")[1].strip() for line in block.splitlines() if line.startswith("|")][2:] == [
+        "constant predictor, edit",
+        "constant predictor, uniform",
+        "boosted trees on cell features, edit",
+        "boosted trees on cell features, uniform",
+        "VS-GAE, small, edit",
+        "VS-GAE, small, uniform",
+    ]
+    assert "| constant predictor, edit | 0.0550 ± 23.5 % (n = 4, median 0.0550) |" in block
+    assert "| VS-GAE, small, uniform | 0.0295 ± 4.4 % (n = 4, median 0.0295) | 0.0335 ± 3.9 %" in block
+    assert "cells (training / validation / test): 10 %: 19 / 27 / 54; half: 95 / 27 / 54\n" in files[1].read_text()
+
+
+def test_the_stability_of_the_rows_stands_beside_the_table_and_in_it(gridded: Study, small_table: Path) -> None:
+    trials = plan_trials(gridded, {}, str(small_table))
+    calm, wild = (0.0200, 0.0201, 0.0202, 0.0199), (0.02, 0.04, 0.03, 0.01)
+    runs = {
+        trial.key: finished(trial, (calm if trial.config.sampling.method == "edit" else wild)[trial.config.seed])
+        for trial in trials
+    }
+    files = write_tables(gridded, trials, runs, command="")
+    assert [str(file) for file in files[3:]] == ["results/gridded_stability.csv"]
+    table = pd.read_csv(files[3])
+    ours = table[table["method"] == "VS-GAE"].set_index("row")
+    deviation = statistics.stdev(map(math.log, wild))
+    assert ours["deviation"]["uniform"] == pytest.approx(deviation, rel=1e-4)
+    assert ours["deviation_low"]["uniform"] < deviation < ours["deviation_high"]["uniform"]
+    assert ours["n"].tolist() == [8, 8]
+    assert ours["p_against_uniform"]["edit"] == ours["p_against_edit"]["uniform"] < 0.05
+    markdown = files[1].read_text()
+    assert "* do all rows deviate alike?: VS-GAE: F(1, 10) = " in markdown
+    block = markdown.split("## Stability of VS-GAE: deviation of the test rmse over repeats\n")[1]
+    assert "|  | n | deviation | relative | p against edit | p against uniform |" in block
+    assert f"| uniform | 8 | {deviation:.1%} (" in block
+    assert "constant predictor" not in block  # which has no Kendall tau
+
+    runs[trials[0].key].metrics["test_kendall_tau"] = float("nan")
+    files = write_tables(gridded, trials, runs, command="")
+    table = pd.read_csv(files[3]).set_index("row")
+    assert table.loc[table["method"] == "VS-GAE", "n"].to_dict() == {"edit": 7, "uniform": 8}
+    assert "* stability leaves out: 1 trials with constant predictions" in files[1].read_text()
+
+
+def test_without_a_second_repeat_there_is_no_stability_to_compare(gridded: Study, small_table: Path) -> None:
+    trials = plan_trials(gridded, {}, str(small_table))
+    runs = {trials[0].key: finished(trials[0], 0.02)}
+    files = write_tables(gridded, trials, runs, command="")
+    assert len(files) == 3
+    assert "stability" not in files[1].read_text()

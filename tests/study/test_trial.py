@@ -24,10 +24,10 @@ SMALL = {
 
 @pytest.mark.parametrize(
     ("name", "configuration"),
-    [(name, configuration) for name in sorted(study_files()) for configuration in load_study(name).configurations],
+    [(name, configuration) for name in sorted(study_files()) for configuration in load_study(name).expanded],
 )
 def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cpu(
-    name: str, configuration: str, tmp_path: Path, small_table: Path
+    name: str, configuration: str, tmp_path: Path, small_table: Path, shipped_autoencoder: Path
 ) -> None:
     study = load_study(name)
     source = str(small_table) if study.trains == "predictor" else None
