@@ -294,8 +294,8 @@ def _draw_figures() -> int:
     from study.figures import write_figures
 
     files, missing = write_figures()
-    for name, command in missing.items():
-        print(f"{name}: no recorded epoch; {command}")
+    for name, reason in missing.items():
+        print(f"{name}: {reason}")
     if files:
         print(f"written: {', '.join(map(str, files))}")
     return 0 if files else 1

@@ -53,6 +53,8 @@ class Recorded:
     epochs: int
     metrics: dict[str, float]
     tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    experiment_id: str = ""
 
     @property
     def finished(self) -> bool:
@@ -98,6 +100,10 @@ class Tracker:
         columns = {name: self._client.get_metric_history(run.run_id, name) for name in metrics}
         return pd.DataFrame({name: {point.step: point.value for point in history} for name, history in columns.items()})
 
+    def model_files(self, run: Recorded) -> Path:
+        """A folder with what a finished trial left."""
+        return Path(self._client.download_artifacts(run.run_id, "model"))
+
     def start(self, trial: Trial, *, device: str) -> int:
         """Open the trial's run, the one it already has or a new one.
 
@@ -113,6 +119,7 @@ class Tracker:
             "setting": trial.setting,
             "overrides": json.dumps(trial.overrides),
             "label_source": Path(trial.config.source or "none").name,
+            "label_path": trial.config.source or "none",
             "labels": trial.config.data().description,
             "label_digest": trial.data_digest,
             "device": device,
@@ -278,7 +285,16 @@ class Tracker:
     def _recorded(self, run: Run) -> Recorded:
         epoch = self._last_epoch(run.info.run_id) if EVERY_EPOCH in run.data.metrics else 0
         epochs = int(run.data.params.get(EPOCHS, epoch))  # a driver that died early may have left none
-        return Recorded(run.info.run_id, run.info.status, epoch, epochs, run.data.metrics, run.data.tags)
+        return Recorded(
+            run.info.run_id,
+            run.info.status,
+            epoch,
+            epochs,
+            run.data.metrics,
+            run.data.tags,
+            run.data.params,
+            run.info.experiment_id,
+        )
 
     def _last_epoch(self, run_id: str) -> int:
         return max((metric.step for metric in self._client.get_metric_history(run_id, EVERY_EPOCH)), default=0)
