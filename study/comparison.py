@@ -24,8 +24,8 @@ def compare_stability(
 ) -> tuple[pd.DataFrame, list[Block], dict[str, str]]:
     """For each method and setting the stability of the study's measure, row by row.
 
-    A trial of which any measure is not a number, since it predicts the same for every cell, is left out: it would say
-    how often a training fails, which is the same initialisation in every row.
+    A trial of which a measure is not a number, since it predicts the same for every cell, is left out: it would say how
+    often a training fails, which is up to the initialisation, and that is the same in every row.
 
     Args:
         scores: one row a finished trial and method: ``trial``, ``method``, ``setting``, ``configuration``, measures.
@@ -35,7 +35,8 @@ def compare_stability(
     """
     measure = str(study.stability)
     title = kind.MEASURES[measure].title
-    complete = scores.dropna(subset=list(kind.MEASURES))
+    has = scores.groupby("method")[list(kind.MEASURES)].transform("count") > 0  # a baseline has not every measure
+    complete = scores[(scores[list(kind.MEASURES)].notna() | ~has).all(axis=1)]
     values = pd.DataFrame(
         {
             "method": complete["method"],

@@ -26,7 +26,8 @@ The same command again goes on where the last one stopped.
 """
 
 STUDY = """\
-a file of search_spaces/ without .yaml, or a path to one; or `status`, how far all are; or `figures`, from records
+a file of search_spaces/ without .yaml, or a path to one; or `status`, how far all are; or `figures`, from records;
+or `report`, all of results/ on one page
 """
 
 DATA = """\
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # it is asked again, but not while all else waits
     try:
         with stoppable():
@@ -301,7 +303,15 @@ def _draw_figures() -> int:
     return 0 if files else 1
 
 
-RECORDS = {"status": _print_status, "figures": _draw_figures}
+def _write_report() -> int:
+    from study.report import write_report
+
+    with _errors_in_one_line():
+        print(f"written: {write_report()}")
+    return 0
+
+
+RECORDS = {"status": _print_status, "figures": _draw_figures, "report": _write_report}
 """What may stand in place of a study, and reads the records alone."""
 
 

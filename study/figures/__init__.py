@@ -37,22 +37,46 @@ class Figure:
     """Args:
     title: what it shows.
     draw: draws it, and says what it stands on.
+    published: what the paper has in its place.
     """
 
     title: str
     draw: Callable[[], tuple[Drawing, str]]
+    published: str = ""
 
 
 FIGURES = {
-    "figure3": Figure("Figure 3: the cells by accuracy, and the variance of the latent space", latent_space.figure_3),
-    "figure4": Figure("Figure 4: predicted and true accuracy", predictions.figure_4),
-    "figure5": Figure("Figure 5: squared error by true accuracy", predictions.figure_5),
-    "figure6": Figure("Figure 6: training and validation error by epoch", training.figure_6),
+    "figure3": Figure(
+        "Figure 3: the cells by accuracy, and the variance of the latent space",
+        latent_space.figure_3,
+        "about 98.8 % of the cells in the last two bins, and about 16 significant dimensions; on the labels of the "
+        "official release, and of an autoencoder in the paper's configuration.",
+    ),
+    "figure4": Figure(
+        "Figure 4: predicted and true accuracy",
+        predictions.figure_4,
+        "accurate cells are predicted with little error, inaccurate ones mostly as such, if not exactly.",
+    ),
+    "figure5": Figure(
+        "Figure 5: squared error by true accuracy",
+        predictions.figure_5,
+        "mean and variance are largest where accuracy is low or intermediate, which few cells are.",
+    ),
+    "figure6": Figure(
+        "Figure 6: training and validation error by epoch",
+        training.figure_6,
+        "50 epochs, with a best validation RMSE of about 0.0487, on the labels of the official release.",
+    ),
     "figure7": Figure(
         "Figure 7: zero-shot. By epoch the validation error; the test cells are scored once, at the chosen epoch",
         training.figure_7,
+        "the test error of every epoch, not the validation error. With 7 nodes unseen it rises before it falls.",
     ),
-    "figure8": Figure("Figure 8: test error by sampling method and share of the training cells", sampling.figure_8),
+    "figure8": Figure(
+        "Figure 8: test error by sampling method and share of the training cells",
+        sampling.figure_8,
+        "latent sampling is the most stable, and edit sampling no more so than sampling by length; without a test.",
+    ),
     "latent_space": Figure("The latent space in its first two principal components", latent_space.latent_space),
     "predicted_and_true": Figure("Predicted against true accuracy", predictions.predicted_and_true),
     "autoencoder_training": Figure(

@@ -26,6 +26,12 @@ repeats: 2
 """
 
 
+@pytest.fixture(scope="session")
+def small_study() -> str:
+    """The small study's file."""
+    return SMALL_STUDY
+
+
 @pytest.fixture
 def study_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of the test, with ``search_spaces/small.yaml`` in it."""
