@@ -62,7 +62,7 @@ def draw_errors_by_accuracy(predictions: Predictions) -> Drawing:
 def draw_density(predictions: Predictions) -> Drawing:
     true, predicted = predictions.true, predictions.predicted
     scores = regression_metrics(torch.from_numpy(predicted), torch.from_numpy(true))
-    drawing = Drawing(figsize=(9, 4.4))
+    drawing = Drawing(figsize=(9, 3.8))
     axes: Sequence[Axes] = drawing.subplots(1, 2)
     both = np.concatenate([true, predicted])
     ranges = {

@@ -41,7 +41,7 @@ def draw_stability(table: pd.DataFrame) -> Drawing:
     for panel in axes:
         for i, method in enumerate(methods):
             own = table[table["method"] == method]
-            beside = 1.04 ** (i - (len(methods) - 1) / 2)  # so that bars do not hide each other
+            beside = 1.06 ** (i - (len(methods) - 1) / 2)  # so that bars do not hide each other
             by_share = own.groupby("share")["test_rmse"]
             mean, deviation = by_share.mean(), by_share.std(ddof=1)
             panel.plot(own["share"] * beside, own["test_rmse"], ".", color=f"C{i}", markersize=3, alpha=0.5)

@@ -55,7 +55,7 @@ def draw_autoencoder(curves: Sequence[Curve]) -> Drawing:
 def draw_errors(panels: Mapping[str, Sequence[Curve]]) -> Drawing:
     """A panel a title: of each run the errors by epoch, and its test error at the epoch that validation chose."""
     drawing = Drawing(figsize=(9, 0.6 + 3.4 * -(-len(panels) // 2)))
-    axes = drawing.subplots(-(-len(panels) // 2), 2, squeeze=False).flat
+    axes = list(drawing.subplots(-(-len(panels) // 2), 2, squeeze=False).flat)
     for panel, (title, curves) in zip(axes, panels.items(), strict=False):
         for i, curve in enumerate(curves):
             for metric, (name, colour, style) in ERRORS.items():
@@ -66,7 +66,7 @@ def draw_errors(panels: Mapping[str, Sequence[Curve]]) -> Drawing:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_formatter("{x:g}")
         panel.tick_params(which="minor", labelsize=7)
-    for panel in list(axes)[len(panels) :]:
+    for panel in axes[len(panels) :]:
         panel.remove()
     drawing.legend(*drawing.axes[0].get_legend_handles_labels(), loc="upper left", fontsize=8, ncols=4)
     return drawing

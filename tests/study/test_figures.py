@@ -103,6 +103,7 @@ def test_the_test_error_is_a_mark_at_the_chosen_epoch_of_a_finished_run() -> Non
     scores = {"best_epoch": 2.0, "test_rmse": 0.15, "baseline_constant_test_rmse": 0.3}
     drawing = draw_errors({"seen": [curve("a", scores), curve("b")], "unseen": [curve("c", scores)]})
     seen, unseen = drawing.axes
+    assert len(draw_errors({"seen": [curve("a")]}).axes) == 1
     assert [line.get_marker() for line in seen.lines].count("D") == 1
     [mark] = [line for line in unseen.lines if line.get_marker() == "D"]
     assert mark.get_xydata().tolist() == [[2, 0.15]]
