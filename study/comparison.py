@@ -13,9 +13,9 @@ from study.trial import OURS, TrialConfig
 
 HOW = (
     "sample deviation (ddof = 1) of the logarithm over repeats, root mean square over the columns, with its "
-    f"{LEVEL:.0%} interval (BCa bootstrap); relative: to that of all rows in the same column; p: of a difference "
-    "between two rows, by the test of Brown and Forsythe on distances to the median, each column weighing the same, "
-    "with Holm's correction over all pairs"
+    f"{LEVEL:.0%} interval (BCa bootstrap); beyond the seed: the same without what a seed has in common in all rows "
+    "(the initialisation; three rows and more); p: of a difference between two rows in that, by the test of Brown and "
+    "Forsythe on distances to the median, each column weighing the same, with Holm's correction over all pairs"
 )
 
 
@@ -28,7 +28,8 @@ def compare_stability(
     often a training fails, which is up to the initialisation, and that is the same in every row.
 
     Args:
-        scores: one row a finished trial and method: ``trial``, ``method``, ``setting``, ``configuration``, measures.
+        scores: one row a finished trial and method: ``trial``, ``method``, ``setting``, ``configuration``, ``seed``
+            and the measures.
 
     Returns:
         A row a method, setting and row of the table; the same as blocks; and what a reader must be told, by title.
@@ -42,18 +43,19 @@ def compare_stability(
             "method": complete["method"],
             "setting": complete["setting"],
             "group": [study.expanded[name].row for name in complete["configuration"]],
+            "repeat": complete["seed"],
             "block": [study.expanded[name].column for name in complete["configuration"]],
             "value": complete[measure],
         }
     )
     tables, blocks, tests = [], [], []
     for (method, setting), part in values.groupby(["method", "setting"], sort=False):
-        result = stability(part)
+        result = stability(part, paired=method == OURS)
         if result is None:
             continue
         of = str(method) if setting == study.setting else f"{method}, {setting}"
         tables.append(_table(result).assign(method=str(method), setting=str(setting), f=result.f, p=result.p))
-        blocks.append(Block(f"Stability of {of}: deviation of the {title.lower()} over repeats", *_cells(result)))
+        blocks.append(Block(f"Stability of {of}: deviation of the {title} over repeats", *_cells(result)))
         between, within = result.degrees
         tests.append(f"{of}: F({between}, {within}) = {result.f:.2f}, p = {_p(result.p)}")
     left_out = sorted(
@@ -73,13 +75,13 @@ def _table(result: Stability) -> pd.DataFrame:
 
 
 def _cells(result: Stability) -> tuple[list[str], list[list[str]]]:
-    columns = ["n", "deviation", "relative", *(f"p against {other}" for other in result.groups.index)]
+    columns = ["n", "deviation", "beyond the seed", *(f"p against {other}" for other in result.groups.index)]
     rows = [
         [
             str(name),
             f"{group['n']:.0f}",
             f"{group['deviation']:.1%} ({group['deviation_low']:.1%} to {group['deviation_high']:.1%})",
-            f"{group['relative']:.2f} ({group['relative_low']:.2f} to {group['relative_high']:.2f})",
+            f"{group['own']:.1%} ({group['own_low']:.1%} to {group['own_high']:.1%})",
             *(_p(result.against(str(name), other)) for other in result.groups.index),
         ]
         for name, group in result.groups.iterrows()

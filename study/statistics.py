@@ -15,6 +15,7 @@ from scipy import stats
 
 RESAMPLES = 9999
 LEVEL = 0.95
+SAME = 1e-12  # a difference of logarithms that is none
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Stability:
     """How much the values of several groups deviate over repeats, and whether they differ in that.
 
     Args:
-        groups: a row a group: ``n`` (repeats, over all blocks), ``deviation`` (a share of the value) and ``relative``
-            (to that of all groups in the same block), each with ``_low`` and ``_high``, its 95 % interval.
+        groups: a row a group: ``n`` (repeats, over all blocks), ``deviation`` (a share of the value) and ``own`` (the
+            same without what a repeat has in common in all groups), each with ``_low`` and ``_high``, its interval.
         pairs: ``first``, ``second``, ``p`` and ``p_holm``, corrected over all pairs.
         f, p: the test of all groups at once.
         degrees: of freedom of ``f``.
@@ -41,36 +42,45 @@ class Stability:
         return float(pair["p_holm"].iloc[0]) if len(pair) else float("nan")
 
 
-def stability(values: pd.DataFrame) -> Stability | None:
+def stability(values: pd.DataFrame, *, paired: bool) -> Stability | None:
     """Compare the deviations of groups over repeats; None where fewer than two groups have enough for a test.
 
     The deviation is that of the logarithm, so of the value in proportion: the sample deviation (ddof = 1) in each
     block, as the root of the mean square over blocks. Its interval is a BCa bootstrap over the residuals, somewhat
     narrow where they are few (in simulations with 15, it held the true value in 86 of 100 cases).
 
+    Where repeats are paired, as by a seed that draws the same initialisation in every group, what is tested is ``own``:
+    the mean of the repeat over the groups in the block is taken off first. What the groups have in common would hide
+    any difference (in simulations where it was as large as their own deviation, a group of 0.4 times the others' was
+    found in 5 of 100 cases without, and in 18 with). Of two groups nothing is left then, so they are taken as they are.
+
     The test is that of Brown and Forsythe: an analysis of variance of the distances to the median of the group in the
     block, of which the smallest is left out, since it is 0 by construction where n is odd, and the test else rejects
-    far too seldom (Hines and Hines 1996). For it, and for ``relative``, distances are divided by their mean over all
-    groups in the block, so that each block weighs the same.
+    far too seldom (Hines and Hines 1996). Distances are divided by their mean over all groups in the block, so that
+    each block weighs the same.
 
     Args:
-        values: columns ``group``, ``block`` (what is compared only with itself, such as a number of training cells) and
-            ``value``, above 0; a row a repeat. Blocks in which a group has one repeat tell nothing of it.
+        values: columns ``group``, ``block`` (what is compared only with itself, such as a number of training cells),
+            ``repeat`` and ``value``, above 0. Blocks in which a group has one repeat tell nothing of it.
+        paired: the same repeat of different groups has something in common.
     """
-    table = values.assign(log=np.log(values["value"]))
-    cells = table.groupby(["group", "block"], sort=False)["log"]  # a cell: the repeats of a group in a block
-    n = cells.transform("count")
-    table["residual"] = (table["log"] - cells.transform("mean")) * np.sqrt(n / (n - 1).where(n > 1))
-    table["distance"] = (table["log"] - cells.transform("median")).abs()
-    place = table.groupby(["group", "block"], sort=False)["distance"].rank(method="first")
-    table["distance"] = table["distance"].where(place > 1)
-    table = table[n > 1]
-    blocks = table.groupby("block")
-    table = table.assign(
-        relative=table["residual"] / blocks["residual"].transform(_root_mean_square),
-        standardised=table["distance"] / blocks["distance"].transform("mean"),
+    table, paired = values.assign(log=np.log(values["value"])), paired and values["group"].nunique() > 2
+    cell = ["group", "block"]  # the repeats of a group in a block
+    table = table[table.groupby(cell)["log"].transform("count") > 1]
+    repeats, num_groups = (
+        table.groupby(["block", "repeat"])["log"],
+        table.groupby("block")["group"].transform("nunique"),
     )
-    table = table[np.isfinite(table["relative"])]  # not so where nothing in the block deviates
+    table["own"] = table["log"] - repeats.transform("mean") if paired else table["log"]
+    lost = {"log": 1.0, "own": ((num_groups - 1) / num_groups) ** 0.5 if paired else 1.0}
+    cells = table.groupby(cell, sort=False)
+    n = cells["log"].transform("count")
+    for name, part in lost.items():
+        table[f"residual_{name}"] = (table[name] - cells[name].transform("mean")) * np.sqrt(n / (n - 1)) / part
+    table["distance"] = (table["own"] - cells["own"].transform("median")).abs()
+    place = table.groupby(cell)["distance"].rank(method="first")
+    mean = table["distance"].where(place > 1).groupby(table["block"]).transform("mean")
+    table = table.assign(standardised=(table["distance"] / mean).where(place > 1))[mean > SAME]
     names = list(dict.fromkeys(table["group"]))
     by_group = {name: table[table["group"] == name] for name in names}
     distances = {name: part["standardised"].dropna().to_numpy() for name, part in by_group.items()}
@@ -80,8 +90,8 @@ def stability(values: pd.DataFrame) -> Stability | None:
         {
             name: {
                 "n": len(part),
-                **_interval("deviation", part["residual"]),
-                **_interval("relative", part["relative"]),
+                **_interval("deviation", part["residual_log"]),
+                **_interval("own", part["residual_own"]),
             }
             for name, part in by_group.items()
         }
@@ -110,7 +120,7 @@ def _root_mean_square(values: np.ndarray | pd.Series, axis: int = -1) -> np.ndar
 
 def _interval(name: str, residuals: pd.Series) -> dict[str, float]:
     """The root mean square of residuals, and its bootstrap interval; none where all are of one size."""
-    if np.ptp(residuals.abs()) < 1e-12:
+    if np.ptp(residuals.abs()) < SAME:
         return {name: float(_root_mean_square(residuals)), f"{name}_low": np.nan, f"{name}_high": np.nan}
     bootstrap = stats.bootstrap(
         (residuals.to_numpy(),),

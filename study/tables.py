@@ -179,6 +179,7 @@ def _scores(
                         "method": method,
                         "setting": setting,
                         "configuration": trial.configuration,
+                        "seed": trial.config.seed,
                     }
                     | {measure: metrics.get(f"{prefix}{measure}", math.nan) for measure in kind.MEASURES}
                     | {count: metrics[count] for count in kind.CELLS}
