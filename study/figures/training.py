@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from study.figures.records import Curve, curves_by_setting, curves_of, stands_on
 from study.tables import Published
@@ -54,8 +55,10 @@ def draw_autoencoder(curves: Sequence[Curve]) -> Drawing:
 
 def draw_errors(panels: Mapping[str, Sequence[Curve]]) -> Drawing:
     """A panel a title: of each run the errors by epoch, and its test error at the epoch that validation chose."""
-    drawing = Drawing(figsize=(9, 0.6 + 3.4 * -(-len(panels) // 2)))
-    axes = list(drawing.subplots(-(-len(panels) // 2), 2, squeeze=False).flat)
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    drawing = Drawing(figsize=(9, 0.6 + 3.4 * rows))
+    axes = list(drawing.subplots(rows, columns, squeeze=False).flat)
     for panel, (title, curves) in zip(axes, panels.items(), strict=False):
         for i, curve in enumerate(curves):
             for metric, (name, colour, style) in ERRORS.items():
@@ -63,9 +66,9 @@ def draw_errors(panels: Mapping[str, Sequence[Curve]]) -> Drawing:
             if curve.run.finished:
                 _mark_test_error(panel, curve, is_first=not i)
         panel.set(yscale="log", xlabel="epoch", ylabel="RMSE", title=f"{title}, {len(curves)} runs")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
-        panel.tick_params(which="minor", labelsize=7)
+        panel.yaxis.set_minor_formatter(NullFormatter())
     for panel in axes[len(panels) :]:
         panel.remove()
     drawing.legend(*drawing.axes[0].get_legend_handles_labels(), loc="upper left", fontsize=8, ncols=4)
@@ -81,11 +84,13 @@ def _mark_test_error(panel: Axes, curve: Curve, *, is_first: bool) -> None:
 
 
 def _predictor_training(configurations: Mapping[str, str]) -> tuple[Drawing, str]:
-    by_setting = curves_by_setting("table1", list(configurations), list(ERRORS))
+    study = "table1"
+    by_setting = curves_by_setting(study, list(configurations), list(ERRORS))
     panels = {
         f"{title}: {setting}": [curve for curve in curves if curve.run.tags["configuration"] == configuration]
         for setting, curves in by_setting.items()
         for configuration, title in configurations.items()
     }
     runs = [curve.run for curves in by_setting.values() for curve in curves]
-    return draw_errors({title: curves for title, curves in panels.items() if curves}), stands_on(runs)
+    drawing = draw_errors({title: curves for title, curves in panels.items() if curves})
+    return drawing, f"{len(runs)} runs of {study}. {stands_on(runs)}"
