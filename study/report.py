@@ -46,7 +46,7 @@ figcaption { font-size: .9rem; color: #444; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; }
   .scroll { overflow: visible; }
-  table { font-size: 7pt; }
+  table { font-size: 7pt; width: 100%; overflow-wrap: anywhere; }
   th, td { min-width: 0; padding: .15rem .3rem; }
   tbody th { min-width: 0; }
   figure { break-inside: avoid; }
