@@ -22,6 +22,9 @@ OPTIONS = [
     "--remote-debugging-port=0",
 ]
 
+# where the browser is and the width in pixels, once what was requested while the page was loaded has been told
+PLACE_LATER = "new Promise(tell => setTimeout(() => tell([location.href, document.documentElement.scrollWidth]), 1000))"
+
 
 def visit(page: Path, profile: Path, *, width: int) -> tuple[list[str], list[str], int]:
     """The addresses that ``page`` requests, its errors, and the width in pixels that it takes in a window so wide."""
@@ -37,7 +40,7 @@ def visit(page: Path, profile: Path, *, width: int) -> tuple[list[str], list[str
         for line in browser.stderr:
             found = re.search(r"DevTools listening on ws://([^/]+)/", line)
             if found:
-                return asyncio.run(asyncio.wait_for(_visit(f"http://{found[1]}", page, width), 60))
+                return asyncio.run(asyncio.wait_for(_visit(f"http://{found[1]}", page, width), 120))
         raise AssertionError("Chromium ended before it listened")
     finally:
         browser.terminate()
@@ -75,7 +78,14 @@ async def _visit(address: str, page: Path, width: int) -> tuple[list[str], list[
                 elif method == "Runtime.exceptionThrown":
                     errors.append(str(about["exceptionDetails"]))
                 elif method == "Page.loadEventFired":
-                    expression = {"expression": "document.documentElement.scrollWidth"}
-                    await socket.send_json({"id": 99, "method": "Runtime.evaluate", "params": expression})
+                    await socket.send_json(
+                        {
+                            "id": 99,
+                            "method": "Runtime.evaluate",
+                            "params": {"expression": PLACE_LATER, "awaitPromise": True, "returnByValue": True},
+                        }
+                    )
                 elif message.get("id") == 99:
-                    return requests, errors, message["result"]["result"]["value"]
+                    place, taken = message.get("result", {}).get("result", {}).get("value", (None, 0))
+                    if place == page.absolute().as_uri():  # and not the empty page before it
+                        return requests, errors, taken

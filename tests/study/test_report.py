@@ -136,9 +136,9 @@ def test_the_browser_of_these_tests_sees_requests_and_errors(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     page = tmp_path / "page.html"
-    image = '<img src="http://127.0.0.1:9/gone.png" style="width: 2000px">'
+    image = '<img src="http://127.0.0.1:44444/gone.png" style="width: 2000px">'
     page.write_text(f'{image}<script>console.error("no"); throw Error("on")</script>')
     requests, errors, taken = visit(page, tmp_path_factory.mktemp("profile"), width=500)
-    assert "http://127.0.0.1:9/gone.png" in requests
+    assert "http://127.0.0.1:44444/gone.png" in requests
     assert len(errors) >= 3
     assert taken > 1900
