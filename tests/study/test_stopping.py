@@ -55,9 +55,9 @@ def test_what_is_uninterrupted_is_stopped_once_it_is_done() -> None:
 
 def test_time_is_over_again_where_the_first_signal_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = signal.setitimer
-    monkeypatch.setattr(signal, "setitimer", lambda which, first, again=0.0: timer(which, first, again and 0.05))
+    monkeypatch.setattr(signal, "setitimer", lambda which, first, again=0.0: timer(which, first, again and 1.0))
     with stoppable(), time_limit(0.001):
         for _ in range(2):
             with pytest.raises(Stopped, match="its minutes are over"):
                 time.sleep(10)
-    time.sleep(0.1)  # no further signal comes
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # no further signal comes
