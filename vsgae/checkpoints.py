@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
@@ -45,8 +46,12 @@ class TrainingState:
         run = TrainingState(model, optimizer, checkpoint, [], {})
         if checkpoint is None or not checkpoint.exists():
             return run
+        content = io.BytesIO(checkpoint.read_bytes())
         try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            if part := ZipFile(content).testzip():  # torch writes checksums, but does not read them
+                raise BadZipFile(f"{part} does not have its checksum")
+            content.seek(0)
+            state = torch.load(content, map_location="cpu", weights_only=True)
             version = state["version"]
             if version == CHECKPOINT_VERSION:
                 model.load_state_dict(state["model"])
@@ -54,7 +59,7 @@ class TrainingState:
                 run.history, run.kept = state["history"], state["kept"]
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+        except (BadZipFile, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
             raise DamagedCheckpointError(f"{checkpoint} is damaged: {' '.join(str(error).split())[:120]}") from error
         if version != CHECKPOINT_VERSION:
             message = "The checkpoint %s has version %s, not %s: the training starts again."
