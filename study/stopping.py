@@ -27,8 +27,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(why)
 
 
-class NoAnswerError(Exception):
-    """MLflow is not there. The command ends, nothing is lost, and the same command goes on once it is."""
+class NoAnswerError(BaseException):
+    """MLflow is not there. The command ends, nothing is lost, and the same command goes on once it is. No Exception,
+    which would be taken for a failure of the trial."""
 
 
 @contextmanager

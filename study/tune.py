@@ -97,10 +97,13 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
             score = metrics.get(job.config.CURVE, score)
             tune.report({SCORE: score, "record": metrics})
     except Exception as error:
-        failure = {"error": describe(error), "traceback": traceback.format_exc()}
-        of_gpu = isinstance(error, torch.OutOfMemoryError)
-        tune.report({SCORE: score, "failure": {**failure, "out_of_memory": of_gpu}})
+        tune.report({SCORE: score, "failure": _failure_of(error)})
         raise
+
+
+def _failure_of(error: Exception) -> dict[str, Any]:
+    out_of_memory = isinstance(error, torch.OutOfMemoryError)
+    return {"error": describe(error), "traceback": traceback.format_exc(), "out_of_memory": out_of_memory}
 
 
 def _gpus(resources: tune.PlacementGroupFactory) -> float:
@@ -152,7 +155,11 @@ class _Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
         metrics = self._final.pop(ours.key)
-        self._tracker.finish(ours, metrics)
+        try:
+            self._tracker.finish(ours, metrics)
+        except Exception as error:  # Tune takes it for the trial's
+            self._failures[ours.key] = _failure_of(error)
+            raise
         ours.place.remove()
         minutes = (time.monotonic() - self._begun[ours.key]) / 60
         say(ours, f"finished after {minutes:.1f} min, {ours.config.scores(metrics)}")
@@ -170,6 +177,8 @@ class _Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._trials[trial.config["trial"]]
         failure = self._failure(ours)
+        if ours.key not in self._begun:  # its process could not even be started
+            self._tracker.start(ours, device=self._device)
         self._tracker.fail(ours, failure["error"], failure["traceback"])
         say(ours, f"failed: {failure['error']}")
 

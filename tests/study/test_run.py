@@ -14,6 +14,7 @@ from torch import Tensor
 
 from study.run import main
 from study.space import load_study, plan_trials
+from study.stopping import NoAnswerError
 from study.trial import CHECKPOINT
 from vsgae.modules import MESSAGES
 from vsgae.modules.messages import Message
@@ -265,6 +266,27 @@ def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tri
             main(command)
     main([*command, "--plan"])
     assert "failed: ValueError: a broken baseline" in capsys.readouterr().out
+    assert main(command) == 0
+
+
+def test_an_mlflow_that_is_silent_at_a_trials_end_ends_the_command_and_is_no_failure_of_the_trial(
+    study_folder: Path,
+    database: Path,
+    small_table: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["small", "--local", "--data", str(small_table)]
+    with monkeypatch.context() as patch:
+
+        def silent(*arguments: object) -> None:
+            raise NoAnswerError("MLflow is silent")
+
+        patch.setattr("study.tracking.Tracker.finish", silent)
+        assert main(command) == 1
+    assert capsys.readouterr().err.endswith("error: MLflow is silent; the same command goes on from here\n")
+    assert main([*command, "--plan"]) == 0
+    assert "cut off at epoch 3" in capsys.readouterr().out
     assert main(command) == 0
 
 
