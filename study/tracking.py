@@ -7,6 +7,7 @@ it is to stop is written whole. The store is the one that a bare ``mlflow ui`` i
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -230,8 +231,8 @@ class Tracker:
             try:
                 with uninterrupted():
                     result = write()
-            except MlflowException as error:
-                if error.error_code not in AWAY:
+            except (MlflowException, OSError) as error:
+                if not _may_pass(error):
                     raise
                 message = f"MLflow at {self._uri} does not answer: {' '.join(str(error).split())[:300]}"
                 if self._open and not self._silent_until:
@@ -298,6 +299,13 @@ class Tracker:
 
     def _last_epoch(self, run_id: str) -> int:
         return max((metric.step for metric in self._client.get_metric_history(run_id, EVERY_EPOCH)), default=0)
+
+
+def _may_pass(error: MlflowException | OSError) -> bool:
+    """Whether the same request may succeed later: MLflow is silent, or there is no room for its artifacts."""
+    if isinstance(error, MlflowException):
+        return error.error_code in AWAY
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _at_step(metrics: Mapping[str, float], step: int) -> list[Metric]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,23 @@ def test_what_waits_is_recorded_before_a_run_is_finished(trials: list[Trial], mo
     tracker.finish(trial, {"test_rmse": 0.5})
     (run,) = all_runs()
     assert (run.info.status, steps(run.info.run_id), run.data.metrics["test_rmse"]) == ("FINISHED", [1], 0.5)
+
+
+def test_artifacts_wait_for_room_on_the_disk(trials: list[Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, trial, log_text = Tracker("small"), trials[0], MlflowClient.log_text
+    tracker.start(trial, device="cpu")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_text", full)
+    monkeypatch.setattr(
+        "study.tracking.time.sleep", lambda seconds: monkeypatch.setattr(MlflowClient, "log_text", log_text)
+    )
+    tracker.fail(trial, "ValueError: no", "Traceback ...")
+    (run,) = all_runs()
+    assert run.info.status == "FAILED"
+    assert [file.path for file in client().list_artifacts(run.info.run_id, "error")] == ["error/traceback.txt"]
 
 
 def test_a_silence_without_end_is_an_error_and_the_trial_goes_on_later(
