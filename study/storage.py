@@ -102,15 +102,15 @@ def place(study: str, key: str) -> Place:
 
 
 def check_storage() -> None:
-    """Raise ValueError if ``VSGAE_STORAGE`` is the URL of nothing that can be reached."""
-    if _is_url(_root()):
-        try:
+    """Raise ValueError if ``VSGAE_STORAGE`` is nothing that can be reached."""
+    try:
+        if _is_url(_root()):
             store, folder = FileSystem.from_uri(_root())
             store.create_dir(folder)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{VARIABLE} is {_root()!r}, which cannot be used: {' '.join(str(error).split())}"
-            ) from None
+        else:
+            Path(_root()).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{VARIABLE} is {_root()!r}, which cannot be used: {' '.join(str(error).split())}") from None
 
 
 def _root() -> str:

@@ -114,10 +114,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_next_try_starts_again(
     [
         ("s3://nosuch/folder", "VSGAE_STORAGE is 's3://nosuch/folder', which cannot be used: .*nosuch"),
         ("nosuch://folder", "VSGAE_STORAGE is 'nosuch://folder', which cannot be used: Unrecognized filesystem"),
+        ("/dev/null/folder", "VSGAE_STORAGE is '/dev/null/folder', which cannot be used: .*Not a directory"),
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_a_url_that_cannot_be_used_is_refused(url: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_used_is_refused(url: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_storage()
     monkeypatch.setenv(VARIABLE, url)
     with pytest.raises(ValueError, match=message):
