@@ -44,15 +44,19 @@ def check_that_nothing_is_lost_or_twice(client: MlflowClient) -> None:
 
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(command: list[str]) -> None:
     driver = start(command)
-    wait_until(lambda: _running() and len(in_the_middle()) == len(_running()), driver)
-    processes = [pid for pid, name in processes_below(driver).items() if name.startswith("ray::ImplicitFunc")]
-    os.kill(processes[0], signal.SIGKILL)
+    # a process that still starts has no run yet, and killing it would be no retry of a trial
+    wait_until(lambda: len(in_the_middle()) == len(_running()) == len(_of_trials(driver)) > 0, driver)
+    os.kill(_of_trials(driver)[0], signal.SIGKILL)
     code, output, error = finish(driver)
     assert code == 0, output + error
     check_that_nothing_is_lost_or_twice(client())
     [killed] = [run.info.run_name for run in all_runs() if run.data.tags["attempt"] == "2"]
     assert f"{killed}: its process died (killed, or out of memory); it is tried again" in output
     assert f"{killed}: goes on after epoch" in output
+
+
+def _of_trials(driver: subprocess.Popen[str]) -> list[int]:
+    return [pid for pid, name in processes_below(driver).items() if name.startswith("ray::ImplicitFunc")]
 
 
 def _running() -> list[Run]:
@@ -127,10 +131,12 @@ def test_a_full_disk_is_told_and_with_room_again_the_study_ends(
     monkeypatch.chdir(small_disk)
     driver = start(command)
     wait_until(in_the_middle, driver)
-    with Path("filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
-        while True:
-            filler.write(bytes(2**12))
-    time.sleep(20)  # for the trials; MLflow's database may have room in its pages
+    with Path("filler").open("wb", buffering=0) as filler:
+        for _ in range(200):  # 20 seconds for the trials, whose old checkpoints and temporary files leave room again
+            with pytest.raises(OSError, match="No space left"):
+                while True:
+                    filler.write(bytes(2**12))
+            time.sleep(0.1)
     Path("filler").unlink()
     code, output, error = finish(driver)
     assert "Traceback" not in output + error
