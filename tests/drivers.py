@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -16,11 +17,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 _started: list[subprocess.Popen[str]] = []
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(command: list[str], stdout: IO[str] | int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         # In the background of a shell, where CI may run, SIGINT is ignored, by children too.
