@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on the small problems here, threads cost more than they give
+os.environ.setdefault("RAY_worker_niceness", "0")  # or 15: beside other work tests would wait in vain
 
 from collections.abc import Iterator
 from pathlib import Path
