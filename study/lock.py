@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ATTEMPTS, PAUSE = 5, 0.1  # seconds: `status` holds the lock for a moment to see whether it is held
 
 
 @contextmanager
@@ -19,11 +22,16 @@ def only_driver(study: str) -> Iterator[None]:
     path = _path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(f"{study} is already being run in this folder by process {file.read().strip()}") from None
+        for attempt in range(ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == ATTEMPTS - 1:
+                    file.seek(0)
+                    by = file.read().strip()
+                    raise ValueError(f"{study} is already being run in this folder by process {by}") from None
+                time.sleep(PAUSE)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -3,6 +3,7 @@ Ray; nothing computes on it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -17,10 +18,11 @@ from drivers import all_runs
 from ray import cloudpickle, tune
 from ray.cluster_utils import Cluster
 
-from study.cluster import Room, measured, running_ray
+from study.cluster import Room, check_shared, measured, running_ray
 from study.predictor import PredictorTrial
 from study.run import main
 from study.space import Resources, Trial
+from study.storage import Place
 from study.tracking import Tracker
 from study.trial import TrialConfig
 from study.tune import run_trials
@@ -141,3 +143,15 @@ def test_a_plan_of_a_cluster_counts_its_machines(
     assert "1 CPU and 0.25 GPU a trial; 4 at once on the cluster (8 CPU and 1 GPU now)" in capsys.readouterr().out
     assert main([*command, "--address", cluster.address, "--gpus-per-trial", "measured"]) == 0
     assert "1 CPU and 1 GPU a trial; 1 at once" in capsys.readouterr().out
+
+
+def test_a_folder_that_another_node_does_not_see_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    seen_here_only = Path(f"/proc/self/fd/{folder}/trial")  # a path by a number of this process
+    with running_ray(cluster.address, Resources(), 0):
+        check_shared(Place(tmp_path / "trial"))
+        with pytest.raises(ValueError, match=f"^{seen_here_only} is not there on .*; VSGAE_STORAGE must name a path"):
+            check_shared(Place(seen_here_only))
+    assert (tmp_path / "trial").is_dir()
+    os.close(folder)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,18 @@ def test_a_second_driver_of_a_study_is_refused_and_told_of_the_first() -> None:
         with only_driver("another"):
             pass
     subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True)
+
+
+def test_a_look_at_who_holds_the_lock_does_not_refuse_a_study_that_begins_just_then() -> None:
+    with only_driver("small"):
+        pass
+    with Path("runs/small/lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as driver() does for a moment
+        later = threading.Timer(0.15, fcntl.flock, (file, fcntl.LOCK_UN))
+        later.start()
+        with only_driver("small"):
+            pass
+        later.join()
 
 
 def test_a_driver_that_was_killed_holds_no_lock() -> None:
