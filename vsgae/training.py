@@ -176,6 +176,7 @@ class AutoencoderTrainingConfig:
         schedule: ``plateau``, times ``factor`` whenever the training loss has not dropped for ``patience`` epochs;
             ``cosine``, from ``lr`` to 0 over all steps; or ``constant``.
         warmup: steps over which the learning rate rises to what the schedule says.
+        cooldown: epochs at the end over which it falls, in a line, from what the schedule says to 0.
         max_norm: of the gradient; a longer one is shortened to it.
         batch_size: cells a step; the last batch of an epoch may be smaller.
         epochs: passes over the training cells.
@@ -190,6 +191,7 @@ class AutoencoderTrainingConfig:
     patience: int = 10
     factor: float = 0.1
     warmup: int = 0
+    cooldown: int = 0
     max_norm: float = float("inf")
     batch_size: int = 128
     epochs: int = 300
@@ -210,9 +212,11 @@ class AutoencoderTrainingConfig:
         for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("patience", "warmup"):
+        for name in ("patience", "warmup", "cooldown"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.cooldown > self.epochs:
+            raise ValueError(f"cooldown is {self.cooldown}; it must be at most the {self.epochs} epochs")
         if not 0 < self.factor < 1:
             raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
         if not 0 <= self.averaging < 1:
@@ -335,7 +339,9 @@ class _LearningRate:
         rate = self.config.lr * self.factor
         if self.config.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return rate * min(1, (step + 1) / (self.config.warmup + 1))
+        rising = (step + 1) / (self.config.warmup + 1)
+        falling = (self.steps - step) / max(1, self.steps * self.config.cooldown / self.config.epochs)
+        return rate * min(1, rising, falling)
 
     def end_epoch(self, loss: float) -> None:
         """Tell the training loss of an epoch."""

@@ -70,7 +70,7 @@ def test_the_training_of_the_autoencoder_is_drawn_from_the_runs_of_the_whole_stu
 ) -> None:
     tracker = Tracker("pretrained")
     [whole] = plan_trials(load_study("pretrained"), {})
-    [small] = plan_trials(load_study("pretrained"), {"training.epochs": 1})
+    [small] = plan_trials(load_study("pretrained"), {"training.epochs": 5})
     for trial, epochs in ((whole, 4), (small, 1)):
         tracker.start(trial, device="cpu")
         for number in range(1, epochs + 1):

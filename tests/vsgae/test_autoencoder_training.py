@@ -70,7 +70,7 @@ def test_what_the_monitor_measures_joins_the_epochs_metrics_and_changes_no_other
     assert monitored == [{**metrics, "held_out": 100.0} for metrics in plain]
 
 
-@pytest.mark.parametrize("options", [{"schedule": "plateau"}, {"schedule": "cosine"}, {"averaging": 0.8}])
+@pytest.mark.parametrize("options", [{"schedule": "plateau"}, {"schedule": "cosine"}, {"averaging": 0.8}, {"cooldown": 3}])
 def test_after_an_interruption_the_weights_are_the_same_to_the_last_bit(
     options, thousand_cells, tmp_path: Path
 ) -> None:
@@ -131,6 +131,13 @@ def test_the_cosine_schedule_rises_over_the_warm_up_and_falls_to_zero() -> None:
     assert 0 < rate.at(999) < 1e-4
 
 
+def test_the_rate_falls_to_zero_in_a_line_over_the_epochs_of_the_cooldown() -> None:
+    config = AutoencoderTrainingConfig(lr=2.0, schedule="constant", warmup=9, epochs=10, cooldown=4)
+    rate = _LearningRate(config, steps=1000)
+    steps = (0, 9, 599, 600, 700, 800, 999)
+    assert [rate.at(step) for step in steps] == pytest.approx([0.2, 2.0, 2.0, 2.0, 1.5, 1.0, 0.005])
+
+
 def test_a_share_of_the_cells_is_trained_on(thousand_cells) -> None:
     few = AutoencoderTrainingConfig(lr=1e-3, epochs=1, batch_size=1000, train_share=0.1)
     epoch = next(train_autoencoder(MODEL, few, thousand_cells, seed=0))
@@ -154,6 +161,8 @@ def test_a_loss_that_is_no_longer_finite_is_an_error(thousand_cells) -> None:
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"patience": -1}, "patience is -1; it must be at least 0"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
+        ({"cooldown": -1}, "cooldown is -1; it must be at least 0"),
+        ({"cooldown": 4, "epochs": 3}, "cooldown is 4; it must be at most the 3 epochs"),
         ({"factor": 1.0}, "factor is 1.0; it must be between 0 and 1"),
         ({"averaging": 1.0}, "averaging is 1.0; it must be at least 0 and below 1"),
         ({"train_share": 0.0}, "train_share is 0.0; it must be above 0 and at most 1"),
