@@ -114,7 +114,7 @@ def check_storage() -> None:
 
 
 def _root() -> str:
-    return os.environ.get(VARIABLE, "").rstrip("/") or "runs"
+    return os.environ.get(VARIABLE, "").removeprefix("file://").rstrip("/") or "runs"
 
 
 def _is_url(root: str) -> bool:

@@ -49,8 +49,9 @@ def test_by_default_and_with_a_path_the_directory_is_where_the_files_are_kept(
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert place("small", "key") == Place(study_folder / "runs" / "small" / "key")
-    monkeypatch.setenv(VARIABLE, str(study_folder / "shared") + "/")
-    assert place("small", "key") == Place(study_folder / "shared" / "small" / "key")
+    for shared in (f"{study_folder}/shared/", f"file://{study_folder}/shared"):
+        monkeypatch.setenv(VARIABLE, shared)
+        assert place("small", "key") == Place(study_folder / "shared" / "small" / "key")
 
 
 def test_a_trial_kept_in_an_object_store_goes_on_on_another_machine_and_leaves_nothing_there(
