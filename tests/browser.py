@@ -22,8 +22,11 @@ OPTIONS = [
     "--remote-debugging-port=0",
 ]
 
-# where the browser is and the width in pixels, once what was requested while the page was loaded has been told
-PLACE_LATER = "new Promise(tell => setTimeout(() => tell([location.href, document.documentElement.scrollWidth]), 1000))"
+# where the browser is and the width in pixels, a second after the page is there with all that it asks for
+PLACE_LATER = """new Promise(tell => {
+    const later = () => setTimeout(() => tell([location.href, document.documentElement.scrollWidth]), 1000);
+    document.readyState == "complete" ? later() : addEventListener("load", later);
+})"""
 
 
 def visit(page: Path, profile: Path, *, width: int) -> tuple[list[str], list[str], int]:
@@ -66,6 +69,8 @@ async def _visit(address: str, page: Path, width: int) -> tuple[list[str], list[
             ]
             for number, (method, parameters) in enumerate(commands):
                 await socket.send_json({"id": number, "method": method, "params": parameters})
+                while method != "Page.navigate" and (await socket.receive_json()).get("id") != number:
+                    pass  # nothing of the page is missed: it comes once all is being watched
             while True:
                 message = await socket.receive_json()
                 method, about = message.get("method"), message.get("params", {})

@@ -70,7 +70,9 @@ def test_what_the_monitor_measures_joins_the_epochs_metrics_and_changes_no_other
     assert monitored == [{**metrics, "held_out": 100.0} for metrics in plain]
 
 
-@pytest.mark.parametrize("options", [{"schedule": "plateau"}, {"schedule": "cosine"}, {"averaging": 0.8}, {"cooldown": 3}])
+@pytest.mark.parametrize(
+    "options", [{"schedule": "plateau"}, {"schedule": "cosine"}, {"averaging": 0.8}, {"cooldown": 3}]
+)
 def test_after_an_interruption_the_weights_are_the_same_to_the_last_bit(
     options, thousand_cells, tmp_path: Path
 ) -> None:
