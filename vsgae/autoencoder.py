@@ -19,7 +19,7 @@ from vsgae.files import replacing
 from vsgae.modules import READOUTS
 from vsgae.refinement import Refinement
 
-SHIPPED_FILE = Path(__file__).parent / "pretrained" / "vsgae.safetensors"
+SHIPPED_FILE = Path(__file__).with_name("pretrained.safetensors")  # docs/pretrained.md is its model card
 
 
 @dataclass(frozen=True, kw_only=True)

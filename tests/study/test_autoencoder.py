@@ -11,6 +11,7 @@ from epochs import without_times
 
 from study.autoencoder import LATENT, AutoencoderTrial
 from study.settings import build, merge
+from study.space import load_study, plan_trials
 from study.trial import CONFIG, MODEL
 from vsgae.autoencoder import VSGAE
 from vsgae.generation import latent_use, reconstruct
@@ -112,3 +113,9 @@ def test_a_trial_runs_on_a_gpu_to_nearly_the_same_numbers(
 def test_a_wrong_setting_is_an_error_that_names_it(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_config(**changes)
+
+
+def test_the_model_that_comes_with_the_project_is_that_of_its_study() -> None:
+    [trial] = plan_trials(load_study("pretrained"), {})
+    assert isinstance(trial.config, AutoencoderTrial)
+    assert VSGAE.from_pretrained().config == trial.config.model

@@ -7,11 +7,12 @@ import torch
 from epochs import train
 
 from vsgae import generation
-from vsgae.autoencoder import VSGAE, VSGAEConfig
+from vsgae.autoencoder import SHIPPED_FILE, VSGAE, VSGAEConfig
 from vsgae.cells import Cells, is_nasbench101, is_valid
 from vsgae.encoder import EncoderConfig
 from vsgae.generation import Estimate, generate, interpolate, latent_use, reconstruct
 from vsgae.nasbench101 import module_hashes
+from vsgae.splits import SplitConfig, split
 from vsgae.training import AutoencoderTrainingConfig, train_autoencoder
 
 
@@ -106,6 +107,15 @@ def test_a_line_between_two_cells_begins_and_ends_with_them(model: VSGAE, few: C
         interpolate(model, few[:2], few[0])
     with pytest.raises(ValueError, match="steps is 1; it must be at least 2"):
         interpolate(model, few[0], few[1], steps=1)
+
+
+def test_the_model_that_comes_with_the_project_does_what_its_card_says(space: Cells) -> None:
+    assert SHIPPED_FILE.stat().st_size < 12e6
+    shipped = VSGAE.from_pretrained()
+    held_out = space[split(space, SplitConfig(name="random_90_10")).test][::40]
+    assert reconstruct(shipped, held_out, seeded(), from_mean=True).exact.value > 0.99
+    assert reconstruct(shipped, held_out, seeded(), samples=1, decodings=1).exact.value > 0.97
+    assert generate(shipped, [], seeded(), points=2000, decodings=1).valid.value > 0.94
 
 
 def test_an_estimate_has_its_error_and_interval() -> None:
