@@ -176,7 +176,8 @@ class AutoencoderTrainingConfig:
         schedule: ``plateau``, times ``factor`` whenever the training loss has not dropped for ``patience`` epochs;
             ``cosine``, from ``lr`` to 0 over all steps; or ``constant``.
         warmup: steps over which the learning rate rises to what the schedule says.
-        cooldown: epochs at the end over which it falls, in a line, from what the schedule says to 0.
+        cooldown: epochs at the end over which it falls, in a line, from what the schedule says to 0; with fewer epochs,
+            it is as in the last ones.
         max_norm: of the gradient; a longer one is shortened to it.
         batch_size: cells a step; the last batch of an epoch may be smaller.
         epochs: passes over the training cells.
@@ -215,8 +216,6 @@ class AutoencoderTrainingConfig:
         for name in ("patience", "warmup", "cooldown"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.cooldown > self.epochs:
-            raise ValueError(f"cooldown is {self.cooldown}; it must be at most the {self.epochs} epochs")
         if not 0 < self.factor < 1:
             raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
         if not 0 <= self.averaging < 1:
