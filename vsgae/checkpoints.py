@@ -12,10 +12,11 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from vsgae.files import replacing
 
-CHECKPOINT_VERSION = 3  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
+CHECKPOINT_VERSION = 4  # to be raised when the names or shapes of weights change, or what else a checkpoint holds
 
 logger = logging.getLogger(__name__)
 
@@ -26,24 +27,27 @@ class DamagedCheckpointError(Exception):
 
 @dataclass(eq=False)
 class TrainingState:
-    """What an interrupted training needs to go on: weights, Adam's moments, the record, and what is kept of earlier
-    weights: the best so far where there are validation cells, or the average."""
+    """What an interrupted training needs to go on: weights, Adam's moments, the average of the weights if there is one,
+    the record, and the best weights so far where there are validation cells."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
     checkpoint: Path | None
     history: list[dict[str, float]]
-    kept: dict[str, Any]
+    best: dict[str, Any]
 
     @staticmethod
-    def start(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> TrainingState:
-        """At the first epoch, or, if there is a checkpoint, after its last, model and optimizer too; one of another
-        version is reported and passed over.
+    def start(
+        model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None, checkpoint: Path | None
+    ) -> TrainingState:
+        """At the first epoch, or, if there is a checkpoint, after its last, model, optimizer and average too; one of
+        another version is reported and passed over.
 
         Raises:
             DamagedCheckpointError: it cannot be read.
         """
-        run = TrainingState(model, optimizer, checkpoint, [], {})
+        run = TrainingState(model, optimizer, average, checkpoint, [], {})
         if checkpoint is None or not checkpoint.exists():
             return run
         content = io.BytesIO(checkpoint.read_bytes())
@@ -56,7 +60,9 @@ class TrainingState:
             if version == CHECKPOINT_VERSION:
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
-                run.history, run.kept = state["history"], state["kept"]
+                if average is not None:
+                    average.load_state_dict(state["average"])
+                run.history, run.best = state["history"], state["best"]
         except torch.OutOfMemoryError:
             raise
         except (BadZipFile, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
@@ -70,7 +76,8 @@ class TrainingState:
         """Add an epoch to the record, and write the checkpoint."""
         validated = "validation_rmse" in metrics
         if validated and all(metrics["validation_rmse"] < epoch["validation_rmse"] for epoch in self.history):
-            self.kept = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            weights = self.model.state_dict() if self.average is None else self.average.module.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         self.history.append(metrics)
         if self.checkpoint is not None:
             state = {
@@ -78,7 +85,8 @@ class TrainingState:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": self.history,
-                "kept": self.kept,
+                "average": self.average.state_dict() if self.average is not None else {},
+                "best": self.best,
             }
             content = io.BytesIO()  # torch's own writing to a file does not say that the disk is full
             torch.save(state, content)

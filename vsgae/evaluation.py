@@ -15,10 +15,13 @@ CELLS_AT_ONCE = 32_768  # of a whole-space evaluation: larger batches share more
 
 @torch.no_grad()
 def predict(model: AccuracyPredictor, cells: Cells) -> Tensor:
-    """float32 ``[N]`` on the CPU: the model's predictions for any number of cells, on the model's device."""
-    device = next(model.parameters()).device
+    """float32 ``[N]`` on the CPU: predictions without dropout for any number of cells, made on the model's device."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
     parts = [cells[start : start + CELLS_AT_ONCE] for start in range(0, max(len(cells), 1), CELLS_AT_ONCE)]
-    return torch.cat([model(part.to(device)).cpu() for part in parts])
+    predicted = torch.cat([model(part.to(device)).cpu() for part in parts])
+    model.train(was_training)
+    return predicted
 
 
 def regression_metrics(predicted: Tensor, true: Tensor) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vsgae.cells import Cells
 from vsgae.encoder import Encoder, EncoderConfig
@@ -17,14 +18,18 @@ class PredictorConfig:
     """Args:
     encoder: the graph encoder.
     hidden: widths of the MLP's hidden layers.
+    dropout: in training, the share of the values that are set to 0 of the embedding and of each hidden layer.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hidden: tuple[int, ...] = (28, 14, 7)
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden is {list(self.hidden)}; each width must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 
 
 class AccuracyPredictor(nn.Module):
@@ -42,4 +47,9 @@ class AccuracyPredictor(nn.Module):
 
     def forward(self, cells: Cells | Refinement) -> Tensor:
         """float32 ``[N]``. Where the same cells are predicted often, pass a selection of ``encoder.refine(cells)``."""
-        return self.mlp(self.encoder(cells)).squeeze(1)
+        x = self.encoder(cells)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                x = F.dropout(x, self.config.dropout, self.training)
+            x = layer(x)
+        return x.squeeze(1)

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Generic, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vsgae.autoencoder import VSGAE, VSGAEConfig
@@ -23,45 +25,124 @@ from vsgae.evaluation import predict, regression_metrics
 from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.splits import Split
 
+M = TypeVar("M", bound=nn.Module)
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 PRECISIONS = get_args(Precision)
 """Of the matrix products in training: float32; TensorFloat-32, where the GPU has it; or bfloat16 (autocast), on the CPU
 too. Evaluation is in float32."""
 
 
+Loss = Literal["mse", "huber", "ranking"]
+LOSSES = get_args(Loss)
+
+Schedule = Literal["constant", "cosine", "plateau"]
+SCHEDULES = get_args(Schedule)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How a predictor is trained; the defaults are the paper's.
+class OptimizationConfig:
+    """How weights are optimised, by Adam, whatever the loss.
 
     Args:
-        lr: Adam's learning rate.
+        lr: the learning rate.
+        schedule: ``constant``; ``cosine``, from ``lr`` to 0 over all steps; or ``plateau``, times ``factor`` whenever
+            the training loss has not dropped for ``patience`` epochs.
+        warmup: steps over which the learning rate rises to what the schedule says.
+        cooldown: epochs at the end over which it falls, in a line, from what the schedule says to 0; with fewer epochs,
+            it is as in the last ones.
+        weight_decay: decoupled from the gradient (AdamW, Loshchilov and Hutter 2019); a share of a weight that a step
+            takes off, in units of the learning rate.
+        max_norm: of the gradient; a longer one is shortened to it.
         batch_size: cells a step; the last batch of an epoch may be smaller.
-        epochs: 50 in figures 6 and 7 and table 1, 100 in section 7.3.
-        loss: ``mse``, or ``huber``, which is less drawn to the few cells that failed to train.
-        huber_delta: the error, in the unit of the labels, from which on the Huber loss grows linearly.
+        epochs: passes over the training cells.
+        averaging: of the weights: after every step the average is this times itself plus the rest times the weights,
+            and the average is the model that is evaluated and returned. 0: the weights of the last step are.
         precision: of the training's matrix products, see :data:`PRECISIONS`; weights are float32 in each.
     """
 
-    lr: float = 1e-5
+    lr: float
+    epochs: int
+    schedule: Schedule
+    patience: int = 10
+    factor: float = 0.1
+    warmup: int = 0
+    cooldown: int = 0
+    weight_decay: float = 0.0
+    max_norm: float = float("inf")
     batch_size: int = 128
-    epochs: int = 50
-    loss: Literal["mse", "huber"] = "mse"
-    huber_delta: float = 0.01
+    averaging: float = 0.0
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("lr", "huber_delta"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr is {self.lr}; it must be greater than 0")
+        if not self.max_norm > 0:
+            raise ValueError(f"max_norm is {self.max_norm}; it must be greater than 0")
         for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.loss not in ("mse", "huber"):
-            raise ValueError(f"loss is {self.loss!r}; allowed are mse, huber")
-        _check_precision(self.precision)
+        for name in ("patience", "warmup", "cooldown"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging is {self.averaging}; it must be at least 0 and below 1")
+        for name, allowed in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
 
-    def loss_function(self) -> nn.Module:
-        return nn.MSELoss() if self.loss == "mse" else nn.HuberLoss(delta=self.huber_delta)
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(OptimizationConfig):
+    """How a predictor is trained; the defaults are the paper's, and the rest is in :class:`OptimizationConfig`.
+
+    Args:
+        epochs: 50 in figures 6 and 7 and table 1, 100 in section 7.3.
+        loss: ``mse``; ``huber``, which is less drawn to the few cells that failed to train; or ``ranking``, the Huber
+            loss plus :func:`ranking_loss`.
+        huber_delta: the error, in the unit of the labels, from which on the Huber loss grows linearly.
+    """
+
+    lr: float = 1e-5
+    epochs: int = 50
+    schedule: Schedule = "constant"
+    loss: Loss = "mse"
+    huber_delta: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.huber_delta < float("inf"):
+            raise ValueError(f"huber_delta is {self.huber_delta}; it must be greater than 0")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; allowed are {', '.join(LOSSES)}")
+
+    def loss_function(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Of predicted and true accuracies, float ``[B]`` each."""
+        if self.loss == "mse":
+            return F.mse_loss
+        huber = partial(F.huber_loss, delta=self.huber_delta)
+        if self.loss == "huber":
+            return huber
+        return lambda predicted, true: huber(predicted, true) + ranking_loss(predicted, true, self.huber_delta)
+
+
+def ranking_loss(predicted: Tensor, true: Tensor, scale: float) -> Tensor:
+    """``scale^2 mean_ij log(1 + exp(-sign(t_i - t_j) (p_i - p_j) / scale))`` over the pairs of a batch with different
+    labels: each pair should be predicted in its order, by more than ``scale`` (RankNet, Burges et al. 2005).
+
+    The factor gives it the unit of a squared error. 0 where no two labels differ.
+
+    Args:
+        predicted, true: float ``[B]``.
+        scale: the difference of two predictions, in the unit of the labels, that counts as a clear order.
+    """
+    order = torch.sign(true[:, None] - true)
+    losses = F.softplus(-order * (predicted[:, None] - predicted) / scale) * order.abs()
+    return scale**2 * losses.sum() / order.abs().sum().clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +195,8 @@ def train_predictor(
         torch.manual_seed(seed)
         model = AccuracyPredictor(model_config)
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    run = TrainingState.start(model, optimizer, checkpoint)
+    descent = _Descent(model, config, len(split.train))
+    run = descent.start(checkpoint)
     yield from run.history
 
     loss_function = config.loss_function()
@@ -126,20 +207,19 @@ def train_predictor(
         started = time.perf_counter()
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(refined_train))).to(device)
         loss_sum, square_sum = torch.zeros((), device=device), torch.zeros((), device=device)
-        for batch in order.split(config.batch_size):
-            true = train_values[batch]
-            with _multiplied_in(config.precision, device) as forward:
-                with forward:
-                    predicted = model(refined_train[batch]).to(true.dtype)
-                    loss = loss_function(predicted, true)
-                optimizer.zero_grad()
-                loss.backward()
-            optimizer.step()
-            loss_sum += loss.detach() * len(batch)
-            square_sum += (predicted.detach() - true).square().sum()
+        with _drawing_from((seed, epoch), device):
+            for batch in order.split(config.batch_size):
+                true = train_values[batch]
+                with _multiplied_in(config.precision, device) as forward:
+                    with forward:
+                        predicted = model(refined_train[batch]).to(true.dtype)
+                        loss = loss_function(predicted, true)
+                    descent.step(loss)
+                loss_sum += loss.detach() * len(batch)
+                square_sum += (predicted.detach() - true).square().sum()
         train_loss = float(loss_sum) / len(refined_train)
         trained = time.perf_counter()
-        predicted = predict(model, validation_cells)
+        predicted = predict(descent.result, validation_cells)
         if not (np.isfinite(train_loss) and predicted.isfinite().all()):
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: its loss is {train_loss}, "
@@ -154,10 +234,11 @@ def train_predictor(
             "seconds": time.perf_counter() - started,
             "cells_per_second": len(refined_train) / (trained - started),
         }
+        descent.end_epoch(train_loss)
         run.record(metrics)
         yield metrics
 
-    model.load_state_dict(run.kept)
+    model.load_state_dict(run.best)
     best = min(run.history, key=lambda metrics: metrics["validation_rmse"])
     return TrainingResult(
         model=model,
@@ -168,37 +249,18 @@ def train_predictor(
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderTrainingConfig:
-    """How VS-GAE is trained; the defaults are the paper's (supplement B).
+class AutoencoderTrainingConfig(OptimizationConfig):
+    """How VS-GAE is trained; the defaults are the paper's (supplement B), and the rest is in
+    :class:`OptimizationConfig`.
 
     Args:
-        lr: Adam's learning rate.
-        schedule: ``plateau``, times ``factor`` whenever the training loss has not dropped for ``patience`` epochs;
-            ``cosine``, from ``lr`` to 0 over all steps; or ``constant``.
-        warmup: steps over which the learning rate rises to what the schedule says.
-        cooldown: epochs at the end over which it falls, in a line, from what the schedule says to 0; with fewer epochs,
-            it is as in the last ones.
-        max_norm: of the gradient; a longer one is shortened to it.
-        batch_size: cells a step; the last batch of an epoch may be smaller.
-        epochs: passes over the training cells.
-        averaging: of the weights: after every step the average is this times itself plus the rest times the weights,
-            and the average is the model that is evaluated and returned. 0: the weights of the last step are.
         train_share: of the training cells, in (0, 1], the share that is used: the first of a random order.
-        precision: as in :class:`TrainingConfig`.
     """
 
     lr: float = 1e-4
-    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    patience: int = 10
-    factor: float = 0.1
-    warmup: int = 0
-    cooldown: int = 0
-    max_norm: float = float("inf")
-    batch_size: int = 128
     epochs: int = 300
-    averaging: float = 0.0
+    schedule: Schedule = "plateau"
     train_share: float = 1.0
-    precision: Precision = "float32"
 
     def chosen(self, num_cells: int, seed: int) -> np.ndarray:
         """Which of ``num_cells`` training cells are used, int64, ascending."""
@@ -206,25 +268,9 @@ class AutoencoderTrainingConfig:
         return np.sort(order[: math.ceil(self.train_share * num_cells)])
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; it must be greater than 0")
-        if not self.max_norm > 0:
-            raise ValueError(f"max_norm is {self.max_norm}; it must be greater than 0")
-        for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("patience", "warmup", "cooldown"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if not 0 < self.factor < 1:
-            raise ValueError(f"factor is {self.factor}; it must be between 0 and 1")
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging is {self.averaging}; it must be at least 0 and below 1")
+        super().__post_init__()
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share is {self.train_share}; it must be above 0 and at most 1")
-        if self.schedule not in ("plateau", "cosine", "constant"):
-            raise ValueError(f"schedule is {self.schedule!r}; allowed are plateau, cosine, constant")
-        _check_precision(self.precision)
 
 
 def train_autoencoder(
@@ -259,60 +305,48 @@ def train_autoencoder(
         torch.manual_seed(seed)
         model = VSGAE(model_config)
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     cells = cells[config.chosen(len(cells), seed)].to(device)
     refined = model.encoder.refine(cells)
-    rate = _LearningRate(config, steps=config.epochs * math.ceil(len(cells) / config.batch_size))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
-    result = model if average is None else cast(VSGAE, average.module)
-    run = TrainingState.start(model, optimizer, checkpoint)
-    if average is not None and run.kept:
-        average.load_state_dict(run.kept)
+    descent = _Descent(model, config, len(cells))
+    run = descent.start(checkpoint)
     yield from run.history
 
-    for metrics in run.history:
-        rate.end_epoch(metrics["train_loss"])
-    step = len(run.history) * math.ceil(len(cells) / config.batch_size)
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        noise = torch.Generator(device).manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
+        noise = torch.Generator(device).manual_seed(_torch_seed(seed, epoch))
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(cells))).to(device)
         sums = {name: torch.zeros((), device=device) for name in ("loss", "node", "edge", "kl")}
         for batch in order.split(config.batch_size):
-            for group in optimizer.param_groups:
-                group["lr"] = rate.at(step)
             with _multiplied_in(config.precision, device) as forward:
                 with forward:
                     losses = model.loss(cells[batch], refined[batch], noise)
-                optimizer.zero_grad()
-                losses["loss"].backward()
-            if config.max_norm < float("inf"):
-                nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(model)
-            step += 1
+                descent.step(losses["loss"])
             for name, total in sums.items():
                 total += losses[name].detach() * len(batch)
         seconds = time.perf_counter() - started
-        metrics = {"epoch": epoch}
+        metrics: dict[str, float] = {"epoch": epoch}
         metrics |= {f"train_{name}": float(total) / len(cells) for name, total in sums.items()}
-        metrics |= {"lr": rate.at(step - 1), "seconds": seconds, "cells_per_second": len(cells) / seconds}
+        metrics |= {"lr": descent.lr, "seconds": seconds, "cells_per_second": len(cells) / seconds}
         if not np.isfinite(metrics["train_loss"]):
             raise FloatingPointError(f"training diverged in epoch {epoch}: its loss is {metrics['train_loss']}")
         if monitor is not None:
-            metrics |= monitor(result)
-        rate.end_epoch(metrics["train_loss"])
-        if average is not None:
-            run.kept = average.state_dict()
+            metrics |= monitor(descent.result)
+        descent.end_epoch(metrics["train_loss"])
         run.record(metrics)
         yield metrics
-    return result
+    return descent.result
 
 
-def _check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}")
+def _torch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+@contextmanager
+def _drawing_from(seed: tuple[int, int], device: str | torch.device) -> Iterator[None]:
+    """Dropout draws from torch's own generator: from a seed of the epoch's, and the caller's is left alone."""
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(_torch_seed(*seed))
+        yield
 
 
 @contextmanager
@@ -326,10 +360,63 @@ def _multiplied_in(precision: str, device: str | torch.device) -> Iterator[torch
         torch.set_float32_matmul_precision(before)
 
 
+class _Descent(Generic[M]):
+    """Steps along the gradient: Adam, the learning rate of every step, and the average of the weights.
+
+    Args:
+        num_cells: that an epoch passes over.
+    """
+
+    def __init__(self, model: M, config: OptimizationConfig, num_cells: int) -> None:
+        self.model, self.config = model, config
+        self.steps_an_epoch = math.ceil(num_cells / config.batch_size)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.average = None
+        if config.averaging:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
+        self.rate, self.steps = _LearningRate(config, config.epochs * self.steps_an_epoch), 0
+
+    @property
+    def result(self) -> M:
+        """The model that is evaluated: with the weights of the last step, or the average."""
+        return self.model if self.average is None else cast(M, self.average.module)
+
+    @property
+    def lr(self) -> float:
+        """Of the last step."""
+        return self.rate.at(self.steps - 1)
+
+    def start(self, checkpoint: Path | None) -> TrainingState:
+        """At the first step, or after the last epoch of the checkpoint, if there is one."""
+        run = TrainingState.start(self.model, self.optimizer, self.average, checkpoint)
+        for metrics in run.history:
+            self.rate.end_epoch(metrics["train_loss"])
+        self.steps = len(run.history) * self.steps_an_epoch
+        return run
+
+    def step(self, loss: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.at(self.steps)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.config.max_norm < float("inf"):
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.steps += 1
+
+    def end_epoch(self, loss: float) -> None:
+        """Tell the training loss of an epoch."""
+        self.rate.end_epoch(loss)
+
+
 class _LearningRate:
     """The learning rate of every step: a function of the configuration and of the losses of the epochs so far."""
 
-    def __init__(self, config: AutoencoderTrainingConfig, steps: int) -> None:
+    def __init__(self, config: OptimizationConfig, steps: int) -> None:
         self.config, self.steps = config, steps
         self.factor, self.lowest, self.waited = 1.0, float("inf"), 0
 

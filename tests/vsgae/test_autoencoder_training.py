@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_longer_finite_is_an_error(thousand_cells) -> None:
         ({"factor": 1.0}, "factor is 1.0; it must be between 0 and 1"),
         ({"averaging": 1.0}, "averaging is 1.0; it must be at least 0 and below 1"),
         ({"train_share": 0.0}, "train_share is 0.0; it must be above 0 and at most 1"),
-        ({"schedule": "linear"}, "schedule is 'linear'; allowed are plateau, cosine, constant"),
+        ({"schedule": "linear"}, "schedule is 'linear'; allowed are constant, cosine, plateau"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(values: dict, message: str) -> None:

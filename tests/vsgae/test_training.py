@@ -1,19 +1,30 @@
+import math
 import os
 from dataclasses import replace
 
 import pytest
 import torch
 from epochs import train
+from torch.nn import functional as F
 
 from vsgae.checkpoints import DamagedCheckpointError
 from vsgae.encoder import EncoderConfig
 from vsgae.evaluation import predict, regression_metrics
-from vsgae.predictor import PredictorConfig
+from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.splits import Split, SplitConfig, split
-from vsgae.training import TrainingConfig, train_predictor
+from vsgae.training import TrainingConfig, ranking_loss, train_predictor
 
 MODEL = PredictorConfig(encoder=EncoderConfig(node_dim=16, graph_dim=8))
 CONFIG = TrainingConfig(lr=1e-3, epochs=5, batch_size=64)
+EVERYTHING = {
+    "schedule": "cosine",
+    "warmup": 3,
+    "cooldown": 1,
+    "weight_decay": 0.1,
+    "averaging": 0.9,
+    "max_norm": 1.0,
+    "loss": "ranking",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +62,14 @@ def test_training_in_bfloat16_is_nearly_that_in_float32(data):
 
 
 @pytest.mark.parametrize("stopped_after", [1, 3, 5])
-def test_an_interrupted_training_goes_on_to_the_same_numbers(data, tmp_path, stopped_after):
-    whole, expected = run(data)
+@pytest.mark.parametrize("changed", [{}, EVERYTHING], ids=["paper", "everything"])
+def test_an_interrupted_training_goes_on_to_the_same_numbers(data, tmp_path, stopped_after, changed):
+    config, model = replace(CONFIG, **changed), replace(MODEL, dropout=0.1 if changed else 0.0)
+    whole, expected = run(data, config, model=model)
     checkpoint = tmp_path / "checkpoint.pt"
-    before, _ = run(data, epochs=stopped_after, checkpoint=checkpoint)
+    before, _ = run(data, config, epochs=stopped_after, model=model, checkpoint=checkpoint)
     assert before == whole[:stopped_after]
-    after, result = run(data, checkpoint=checkpoint)
+    after, result = run(data, config, model=model, checkpoint=checkpoint)
     assert after == whole  # the record first, then the epochs that were missing
     assert (result.best_epoch, result.test) == (expected.best_epoch, expected.test)
     for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True):
@@ -71,7 +84,7 @@ def test_a_checkpoint_of_another_version_is_told_and_the_training_starts_again(d
     torch.save({**state, "version": 1}, checkpoint)
     metrics, _ = run(data, checkpoint=checkpoint)
     assert metrics == expected
-    assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 3: the training starts again."]
+    assert caplog.messages == [f"The checkpoint {checkpoint} has version 1, not 4: the training starts again."]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +182,44 @@ def test_the_losses_are_torchs(loss):
     assert value.item() == pytest.approx(squared[loss == "mse"] / 2, rel=1e-4)
 
 
+def test_the_ranking_loss_is_that_of_all_ordered_pairs():
+    predicted, true = [0.91, 0.93, 0.9, 0.95], [0.9, 0.92, 0.92, 0.8]
+    pairs = [(i, j) for i in range(4) for j in range(4) if true[i] > true[j]]
+    assert len(pairs) == 5
+    expected = sum(math.log1p(math.exp(-(predicted[i] - predicted[j]) / 0.02)) for i, j in pairs) / 5 * 0.02**2
+    assert ranking_loss(torch.tensor(predicted), torch.tensor(true), 0.02).item() == pytest.approx(expected, rel=1e-5)
+    assert ranking_loss(torch.tensor(predicted), torch.full((4,), 0.9), 0.02) == 0
+    loss = TrainingConfig(loss="ranking", huber_delta=0.02).loss_function()(torch.tensor(predicted), torch.tensor(true))
+    huber = F.huber_loss(torch.tensor(predicted), torch.tensor(true), delta=0.02).item()
+    assert loss.item() == pytest.approx(expected + huber, rel=1e-5)
+
+
+def test_a_step_is_torchs_adamw_and_the_result_is_the_average(data):
+    cells, values, parts = data
+    config = TrainingConfig(lr=1e-2, epochs=4, batch_size=1000, weight_decay=0.3, averaging=0.8)
+    _, result = run(data, config)
+    torch.manual_seed(0)
+    model = AccuracyPredictor(MODEL)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.3)
+    averages = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        F.mse_loss(model(cells[parts.train]), values[parts.train]).backward()
+        optimizer.step()
+        weights = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        averages.append(torch.lerp(weights, averages[-1], 0.8) if averages else weights)
+    weights = torch.cat([weight.detach().flatten() for weight in result.model.parameters()])
+    assert torch.allclose(weights, averages[result.best_epoch - 1], atol=1e-5)
+
+
+def test_dropout_is_for_training_only(data):
+    cells, *_ = data
+    model = AccuracyPredictor(replace(MODEL, dropout=0.5))
+    assert not torch.equal(model(cells), model(cells))
+    assert torch.equal(predict(model, cells), predict(model, cells))
+    assert model.training
+
+
 def test_a_loss_that_is_no_longer_finite_is_an_error(data):
     cells, values, parts = data
     values = values.clone()
@@ -197,10 +248,17 @@ def test_a_split_without_validation_cells_is_refused(data):
         ({"lr": float("nan")}, "lr is nan; it must be greater than 0"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
-        ({"loss": "hinge"}, "loss is 'hinge'; allowed are mse, huber"),
+        ({"loss": "hinge"}, "loss is 'hinge'; allowed are mse, huber, ranking"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
+        ({"schedule": "step"}, "schedule is 'step'; allowed are constant, cosine, plateau"),
         ({"huber_delta": -1.0}, "huber_delta is -1.0; it must be greater than 0"),
     ],
 )
 def test_a_wrong_setting_is_quoted(setting, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**setting)
+
+
+def test_a_wrong_dropout_is_quoted():
+    with pytest.raises(ValueError, match="dropout is 1; it must be at least 0 and below 1"):
+        PredictorConfig(dropout=1)
