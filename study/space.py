@@ -171,28 +171,58 @@ class Trial:
 def load_study(name: str) -> Study:
     """A study by its name in ``search_spaces/``, or by the path of a YAML file.
 
+    A file that says ``like: STUDY`` says only in what it differs from that study's; see :func:`_like`.
+
     Raises:
         ValueError: there is no such study, or its file is wrong; the message names the setting.
     """
+    path = _path(name)
+    content = _content(path)
+    other = content.pop("like", None)
+    if other is not None:
+        content = _like(str(other), content, path)
+    try:
+        return build(Study, {**content, "name": path.stem})
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
+        if not Path(name).is_file():
             raise ValueError(f"there is no file {name}")
-    else:
-        known = study_files()
-        if name not in known:
-            raise ValueError(f"unknown study {name!r}; there are: {', '.join(sorted(known))}")
-        path = known[name]
+        return Path(name)
+    known = study_files()
+    if name not in known:
+        raise ValueError(f"unknown study {name!r}; there are: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} must hold settings; its top level is {type(content).__name__}")
+    return content
+
+
+def _like(other: str, content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a file says, and what that of the study ``other`` says where it says nothing: of ``base`` and ``local``
+    setting by setting, of ``configurations`` name by name, of all else as a whole."""
     try:
-        return build(Study, {**content, "name": path.stem})
+        theirs = _content(_path(other))
+        if "like" in theirs:
+            raise ValueError(f"{other} is itself like another study")
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
+        raise ValueError(f"{path.name}: like: {error}") from None
+    both = {**theirs, **content}
+    for name, join in (("base", merge), ("local", merge), ("configurations", dict.__or__)):
+        parts = [part[name] for part in (theirs, content) if name in part]
+        if all(isinstance(part, dict) for part in parts) and len(parts) == 2:
+            both[name] = join(*parts)
+    return both
 
 
 def study_files() -> dict[str, Path]:

@@ -52,7 +52,10 @@ def files_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "unknown study 'nonsense'; there are: alpha, pretrained, sampling, sampling_reduced, small"),
+        (
+            ["nonsense"],
+            "unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, alpha, pr",
+        ),
         (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
         (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, batch_size, epochs"),
         (["small", "--set", "training.lr=-1"], "training: lr is -1.0; it must be greater than 0"),

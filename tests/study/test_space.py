@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from study.predictor import PredictorTrial
-from study.space import Configuration, Resources, load_study, plan_trials, study_files
+from study.settings import flatten
+from study.space import Configuration, Resources, Study, load_study, plan_trials, study_files
 from study.trial import trial_key
+from vsgae.modules import AGGREGATIONS, MESSAGES, READOUTS, UPDATES
 from vsgae.sampling import SAMPLING_METHODS
 
 
@@ -110,6 +112,81 @@ def test_table2_is_two_readings_with_five_repeats_of_the_papers_configuration() 
     assert (code.training, code.evaluation, code.split) == (text.training, text.evaluation, text.split)
 
 
+def test_the_ablation_changes_one_setting_of_the_papers_configuration_in_each_row(small_table: Path) -> None:
+    rows = changes(load_study("ablation"), small_table)
+    assert rows.pop("paper") == {}
+    assert len(rows) == 29
+    assert all(len(changed) == 1 for changed in rows.values())
+    assert rows["update lstm"] == {"model.encoder.update": "lstm"}
+    tried = {name: {changed.get(name) for changed in rows.values()} for row in rows.values() for name in row}
+    paper = flatten(PredictorTrial().settings())
+    for name, registry in (
+        ("message", MESSAGES),
+        ("update", UPDATES),
+        ("aggregation", AGGREGATIONS),
+        ("readout", READOUTS),
+    ):
+        assert tried[f"model.encoder.{name}"] == {*registry, None} - {paper[f"model.encoder.{name}"]}
+
+
+def test_the_reduced_ablation_has_the_rows_of_the_ablation(small_table: Path) -> None:
+    whole, reduced = load_study("ablation"), load_study("ablation_reduced")
+    assert list(reduced.configurations) == list(whole.configurations)
+    assert (reduced.repeats, reduced.resources) == (whole.repeats, whole.resources)
+    assert len(plan_trials(reduced, {}, str(small_table))) == 450
+    rows, whole_rows = changes(reduced, small_table), changes(whole, small_table)
+    assert {name for name in rows if rows[name] != whole_rows[name]} == {"node_dim / 4", "node_dim / 2", "node_dim x 2"}
+
+
+def changes(study: Study, small_table: Path) -> dict[str, dict[str, object]]:
+    """By row what the study's trials have other than those of its first row."""
+    trials = plan_trials(study, {}, str(small_table))
+    columns = len(study.expanded) // len(study.configurations)
+    first, *others = (flatten(trial.config.settings()) for trial in trials[:: study.repeats * columns])
+    named = zip(study.configurations, (first, *others), strict=True)
+    return {row: {name: value for name, value in own.items() if value != first[name]} for row, own in named}
+
+
+def test_the_ablation_of_the_autoencoder_changes_one_setting_in_each_row_beside_the_published_code() -> None:
+    study = load_study("ablation_autoencoder")
+    text, code, *others = (flatten(trial.config.settings()) for trial in plan_trials(study, {})[:: study.repeats])
+    changed = [{name: value for name, value in own.items() if value != text[name]} for own in others]
+    assert all(len(row) == 1 for row in changed)
+    merged = {name: value for row in changed[:6] for name, value in row.items()}
+    assert {**text, **merged} == code
+    assert [row.get("model.alpha") for row in changed[6:9]] == [0.0005, 0.05, 0.5]
+    assert [row.get("model.encoder.graph_dim") for row in changed[9:]] == [8, 16, 32, 112]
+
+
+def test_a_study_like_another_says_only_in_what_it_differs(study_folder: Path) -> None:
+    content = {
+        "like": "small",
+        "setting": "huber",
+        "base": {"training.loss": "huber", "model": {"encoder": {"rounds": 2}}},
+        "configurations": {"zero-shot-6": {"split": {"name": "zero_shot_6", "seed": 1}}, "random": {"split.seed": 2}},
+    }
+    Path("search_spaces/other.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    small, other = load_study("small"), load_study("other")
+    assert (other.name, other.setting, other.description) == ("other", "huber", small.description)
+    assert other.base == {
+        "model": {"encoder": {"node_dim": 6, "graph_dim": 4, "rounds": 2}, "hidden": [3]},
+        "training": {"lr": 0.01, "batch_size": 32, "epochs": 3, "loss": "huber"},
+    }
+    assert list(other.configurations) == ["prediction", "zero-shot-6", "zero-shot-7", "random"]
+    assert other.configurations["zero-shot-6"] == content["configurations"]["zero-shot-6"]
+    assert other.configurations["zero-shot-7"] == small.configurations["zero-shot-7"]
+
+    Path("third.yaml").write_text("like: other")
+    with pytest.raises(ValueError, match=r"^third\.yaml: like: other is itself like another study$"):
+        load_study("third.yaml")
+    Path("third.yaml").write_text("like: [small]")
+    with pytest.raises(ValueError, match=r"^third\.yaml: like: unknown study \"\['small'\]\"; there are: "):
+        load_study("third.yaml")
+    Path("third.yaml").write_text("{like: small, base: 3}")
+    with pytest.raises(ValueError, match=r"^third\.yaml: base is 3; it must be a group of settings$"):
+        load_study("third.yaml")
+
+
 def test_what_is_wrong_in_local_is_found_without_it(study_folder: Path, small_table: Path) -> None:
     study = dataclasses.replace(load_study("small"), local={"training": {"lrr": 1}})
     with pytest.raises(ValueError, match=r"^local of small: unknown setting training\.lrr"):
@@ -174,7 +251,7 @@ def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Pa
 
 def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^unknown study 'nonsense'; there are: alpha, pretrained, sampling, sampling_red"
+        ValueError, match=r"^unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, al"
     ):
         load_study("nonsense")
     with pytest.raises(ValueError, match=r"^there is no file nonsense\.yaml$"):
