@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, PER_CENT, Data, Measure, TrialConfig
+from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, PER_CENT, Data, Measure, TrialConfig, timed
 from vsgae.autoencoder import VSGAEConfig
 from vsgae.generation import Estimate, encode, generate, latent_use, reconstruct, spot_check
 from vsgae.nasbench101 import load_space
@@ -51,21 +51,29 @@ class AutoencoderTrial(TrialConfig):
     decoded from the prior are valid. The model of the last epoch is evaluated: nothing is chosen on held-out cells.
 
     Final metrics: ``MEASURES``; for each that is an estimate also ``*_low`` and ``*_high``, its 95 % interval; and
-    ``parameters``, the number of weights.
+    ``parameters``, the number of weights, and ``training_seconds``.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
-        "test_reconstruction": Measure("Reconstruction accuracy", "Abilities", PER_CENT),
-        "test_validity": Measure("Prior validity", "Abilities", PER_CENT),
-        "test_isomorphic_reconstruction": Measure("of samples, up to isomorphism", "Reconstruction", PER_CENT),
-        "test_mean_reconstruction": Measure("of the posterior's mean, greedily", "Reconstruction", PER_CENT),
-        "test_isomorphic_mean_reconstruction": Measure("the same, up to isomorphism", "Reconstruction", PER_CENT),
-        "test_in_space": Measure("in NAS-Bench-101", "Cells from N(0, I)", PER_CENT),
-        "test_unique": Measure("of these unique", "Cells from N(0, I)", PER_CENT),
-        "test_novel": Measure("of the unique not trained on", "Cells from N(0, I)", PER_CENT),
-        "test_scaled_validity": Measure("valid", "Cells from the training latents' mean and deviation", PER_CENT),
+        "test_reconstruction": Measure("Reconstruction accuracy", "Abilities", PER_CENT, higher_is_better=True),
+        "test_validity": Measure("Prior validity", "Abilities", PER_CENT, higher_is_better=True),
+        "test_isomorphic_reconstruction": Measure(
+            "of samples, up to isomorphism", "Reconstruction", PER_CENT, higher_is_better=True
+        ),
+        "test_mean_reconstruction": Measure(
+            "of the posterior's mean, greedily", "Reconstruction", PER_CENT, higher_is_better=True
+        ),
+        "test_isomorphic_mean_reconstruction": Measure(
+            "the same, up to isomorphism", "Reconstruction", PER_CENT, higher_is_better=True
+        ),
+        "test_in_space": Measure("in NAS-Bench-101", "Cells from N(0, I)", PER_CENT, higher_is_better=True),
+        "test_unique": Measure("of these unique", "Cells from N(0, I)", PER_CENT, higher_is_better=True),
+        "test_novel": Measure("of the unique not trained on", "Cells from N(0, I)", PER_CENT, higher_is_better=True),
+        "test_scaled_validity": Measure(
+            "valid", "Cells from the training latents' mean and deviation", PER_CENT, higher_is_better=True
+        ),
         "test_scaled_in_space": Measure(
-            "in NAS-Bench-101", "Cells from the training latents' mean and deviation", PER_CENT
+            "in NAS-Bench-101", "Cells from the training latents' mean and deviation", PER_CENT, True
         ),
         "test_kl": Measure("KL divergence, nats", "Latent space"),
         "test_active_dimensions": Measure("Active dimensions", "Latent space"),
@@ -98,7 +106,7 @@ class AutoencoderTrial(TrialConfig):
         parts = split(space.cells, self.split)
         training_cells, held_out = space.cells[parts.train], space.cells[parts.test]
         spot_cells = held_out[_some(len(held_out), SPOT_CELLS, self.split.seed)]
-        model = yield from train_autoencoder(
+        training = train_autoencoder(
             self.model,
             self.training,
             training_cells,
@@ -107,6 +115,7 @@ class AutoencoderTrial(TrialConfig):
             checkpoint=directory / CHECKPOINT,
             device=device,
         )
+        model, seconds = yield from timed(training)
         generator = torch.Generator(device).manual_seed(self.seed)
         chosen = held_out[_some(len(held_out), self.evaluation.cells or len(held_out), self.split.seed)]
         samples, decodings, points = self.evaluation.samples, self.evaluation.decodings, self.evaluation.points
@@ -134,6 +143,7 @@ class AutoencoderTrial(TrialConfig):
         final |= {"train_cells": float(len(trained_on)), "test_cells": float(len(held_out))}
         final["reconstructed_cells"] = float(len(chosen))
         final["parameters"] = float(sum(weight.numel() for weight in model.parameters()))
+        final["training_seconds"] = seconds
 
         latent = pd.DataFrame({"kl": use.kl.cpu(), "active": use.active.cpu()})
         latent.to_csv(directory / LATENT, index_label="dimension")

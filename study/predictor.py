@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from safetensors.torch import save_file
 from torch import Tensor
 
-from study.trial import CHECKPOINT, MODEL, OURS, Data, Measure, TrialConfig
+from study.trial import CHECKPOINT, MODEL, OURS, Data, Measure, TrialConfig, timed
 from vsgae.baselines import BASELINES, fit_baselines
 from vsgae.latents import SHIPPED, encoder_means, model_digest
 from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
 from vsgae.predictor import PredictorConfig
 from vsgae.sampling import SamplingConfig
-from vsgae.splits import split
+from vsgae.splits import Split, SplitConfig, split
 from vsgae.training import TrainingConfig, train_predictor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Drawn = tuple[SplitConfig, SamplingConfig, int]
+"""What determines which of the labelled cells are trained and tested on; the seed is 0 where no sample is drawn."""
 
 PREDICTED = "these labels come from boosted trees on cell features, which favours the baseline of that kind"
 
@@ -33,14 +36,14 @@ class PredictorTrial(TrialConfig):
     """Train on labelled cells, or a sample of them that the seed draws; choose the epoch on the validation cells, score
     on the test cells beside two baselines.
 
-    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*``, ``baseline_<name>_test_*`` and ``parameters``, the
-    number of weights.
+    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*``, ``baseline_<name>_test_*``, ``parameters``, the
+    number of weights, and ``training_seconds``.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
         "test_rmse": Measure("Test RMSE"),
         "best_validation_rmse": Measure("Validation RMSE at the chosen epoch"),
-        "test_kendall_tau": Measure("Test Kendall tau"),
+        "test_kendall_tau": Measure("Test Kendall tau", higher_is_better=True, undefined=0.0),  # it ranks nothing
         "test_rmse_ratio": Measure("Test RMSE over that of the constant predictor"),
     }
     METHODS: ClassVar[Mapping[str, str]] = {
@@ -69,8 +72,8 @@ class PredictorTrial(TrialConfig):
         return label_digest(self.labels)
 
     @property
-    def baselines_depend_on(self) -> Hashable:
-        return self.split, self.sampling, self.seed if self.sampling.is_drawn else None
+    def baselines_depend_on(self) -> Drawn:
+        return self.split, self.sampling, self.seed if self.sampling.is_drawn else 0
 
     def resolved(self) -> Self:
         labels, sampling = self.labels, self.sampling
@@ -93,25 +96,22 @@ class PredictorTrial(TrialConfig):
     def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
         directory.mkdir(parents=True, exist_ok=True)
         labels = _labels(self.labels)
-        cells, values = labels.cells, labels.values
-        parts = split(cells, self.split)
-        latents = _latents(self.labels, self.sampling.latents)[parts.train] if self.sampling.uses_latents else None
-        chosen = self.sampling.chosen(cells[parts.train], self.seed, latents)
-        parts = dataclasses.replace(parts, train=parts.train[chosen])
-        result = yield from train_predictor(
+        parts = _parts(self.labels, self.baselines_depend_on)
+        training = train_predictor(
             self.model,
             self.training,
-            cells,
-            values,
+            labels.cells,
+            labels.values,
             parts,
             seed=self.seed,
             checkpoint=directory / CHECKPOINT,
             device=device,
         )
+        result, seconds = yield from timed(training)
         final = {"best_epoch": float(result.best_epoch)}
         final |= {f"best_validation_{name}": value for name, value in result.validation.items()}
         final |= {f"test_{name}": value for name, value in result.test.items()}
-        baselines = fit_baselines(cells, values, parts)
+        baselines = _baselines(self.labels, self.baselines_depend_on)
         constant = baselines["constant"]["rmse"]
         final["test_rmse_ratio"] = final["test_rmse"] / constant
         for baseline, scores in baselines.items():
@@ -119,6 +119,7 @@ class PredictorTrial(TrialConfig):
             final[f"baseline_{baseline}_test_rmse_ratio"] = scores["rmse"] / constant
         final |= parts.counts()
         final["parameters"] = float(sum(weight.numel() for weight in result.model.parameters()))
+        final["training_seconds"] = seconds
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
         save_file(weights, directory / MODEL)
@@ -177,6 +178,23 @@ def _labels(config: LabelConfig) -> Labels:
 def _latents(config: LabelConfig, model: str) -> Tensor:
     """Of all labelled cells, kept for the next trial in this process."""
     return encoder_means(model, _labels(config).cells)
+
+
+@lru_cache(maxsize=32)
+def _parts(config: LabelConfig, drawn: Drawn) -> Split:
+    """The split, its training cells sampled; kept for later trials in this process."""
+    split_config, sampling, seed = drawn
+    cells = _labels(config).cells
+    parts = split(cells, split_config)
+    latents = _latents(config, sampling.latents)[parts.train] if sampling.uses_latents else None
+    chosen = sampling.chosen(cells[parts.train], seed, latents)
+    return dataclasses.replace(parts, train=parts.train[chosen])
+
+
+@lru_cache(maxsize=32)
+def _baselines(config: LabelConfig, drawn: Drawn) -> dict[str, dict[str, float]]:
+    labels = _labels(config)
+    return fit_baselines(labels.cells, labels.values, _parts(config, drawn))
 
 
 @cache

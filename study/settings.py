@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
@@ -37,15 +38,20 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         ValueError: an unknown or missing setting, or a value of the wrong type or outside what its dataclass allows.
     """
     try:
-        built = TypeAdapter(cls).validate_python(dict(values))
+        built = _checker(cls).validate_python(dict(values))  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_one_line(cls, error)) from None
-    checked = flatten(asdict(built))  # type: ignore[call-overload]
+    checked = flatten(asdict(built))
     for name, value in flatten(values).items():
         if isinstance(value, bool) and type(checked.get(name)) in (int, float):  # pydantic reads true as 1
             wanted = _WANTED[type(checked[name]).__name__]
             raise ValueError(f"{name} is {str(value).lower()}; it must be {wanted}")
     return built
+
+
+@cache
+def _checker(cls: type[T]) -> TypeAdapter[T]:  # which takes longer to make than a configuration to check
+    return TypeAdapter(cls)
 
 
 def parse_assignment(text: str) -> dict[str, Any]:

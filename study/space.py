@@ -70,6 +70,19 @@ class Configuration:
     def name(self) -> str:
         return f"{self.row} {self.column}".strip()
 
+    @property
+    def compared(self) -> tuple[str, str]:
+        """What is compared with others of its kind, and where: rows in a column; without rows, columns."""
+        return (self.row, self.column) if self.row else (self.column, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Which of a study's ``measure`` each row of its table is compared in with the row that is the ``reference``."""
+
+    measure: str
+    reference: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -88,6 +101,7 @@ class Study:
         repeats: trials a configuration.
         setting: what the study without ``--set`` is called in its table.
         published: the entry of ``results/paper.yaml`` to compare with, if any.
+        compare: the measure that the rows of its table are compared in, and with which, if they are.
         stability: the measure whose deviation over repeats is compared between the rows of its table, if any.
     """
 
@@ -104,6 +118,7 @@ class Study:
     resources: Resources = field(default_factory=Resources)
     setting: str = "base"
     published: str | None = None
+    compare: Compare | None = None
     stability: str | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +134,12 @@ class Study:
         measures = TRIALS[self.trains].MEASURES
         if self.stability is not None and self.stability not in measures:
             raise ValueError(f"stability is {self.stability!r}; allowed are {', '.join(measures)}")
+        if self.compare is not None:
+            rows = dict.fromkeys(configuration.compared[0] for configuration in self.expanded.values())
+            for name, allowed in (("measure", measures), ("reference", rows)):
+                value = getattr(self.compare, name)
+                if value not in allowed:
+                    raise ValueError(f"compare.{name} is {value!r}; allowed are {', '.join(allowed)}")
 
     @cached_property
     def expanded(self) -> dict[str, Configuration]:

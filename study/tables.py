@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict
 
-from study.comparison import compare_stability
+from study.comparison import compare_rows, compare_stability
 from study.markup import Block, latex, markdown
 from study.settings import CHECKED, build
 from study.space import PROJECT, Study, Trial, plan_trials
@@ -82,7 +82,7 @@ def write_tables(
     command: str,
 ) -> list[Path]:
     """Write the table as CSV (one row a method, setting and configuration), Markdown and LaTeX; and, where the study
-    compares the stability of its rows, that as another CSV.
+    compares its rows or their stability, each of that as another CSV.
 
     On predicted labels its files are ``<study>-surrogate*``.
 
@@ -125,11 +125,14 @@ def write_tables(
         if reason:
             head["not comparable"] = f"the published figures stand on {reason}"
     blocks = _blocks(study, kind, table)
-    if study.stability is not None and len(scores):
-        compared, of_stability, how = compare_stability(study, kind, scores)
-        blocks, head = blocks + of_stability, head | how
+    asked = {"comparison": (study.compare, compare_rows), "stability": (study.stability, compare_stability)}
+    for title, (measure, compare) in asked.items():
+        if measure is None or not len(scores):
+            continue
+        compared, more, how = compare(study, kind, scores)
+        blocks, head = blocks + more, head | how
         if len(compared):
-            files.append(folder / f"{name}_stability.csv")
+            files.append(folder / f"{name}_{title}.csv")
             compared.to_csv(files[-1], index=False, float_format="%.6g")
     files[1].write_text(markdown(study, blocks + _failed(table), head))
     files[2].write_text(latex(study, blocks, head))
@@ -182,6 +185,7 @@ def _scores(
                         "seed": trial.config.seed,
                     }
                     | {measure: metrics.get(f"{prefix}{measure}", math.nan) for measure in kind.MEASURES}
+                    | {cost: math.nan if prefix else metrics.get(cost, math.nan) for cost in kind.COSTS}
                     | {count: metrics[count] for count in kind.CELLS}
                 )
     return pd.DataFrame(

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import ConfigDict
 
@@ -26,6 +26,8 @@ CHECKPOINT, MODEL, CONFIG = "checkpoint.pt", "model.safetensors", "config.json"
 
 OURS = "VS-GAE"
 PER_CENT = "per cent"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,15 @@ class Measure:
         title: its name.
         block: where a table has a column a measure, the block of the table that it is in.
         unit: of a number, none; or ``PER_CENT``, of a share in [0, 1].
+        higher_is_better: or lower.
+        undefined: what a trial whose value is not a number counts as where rows are compared; none: not at all.
     """
 
     title: str
     block: str = ""
     unit: str = ""
+    higher_is_better: bool = False
+    undefined: float = math.nan
 
     def show(self, mean: float, relative_deviation: float, median: float, n: float) -> str:
         """``0.0205 ± 3.4 % (n = 3, median 0.0200)``; a deviation in per cent is relative to the mean, one of per cents
@@ -98,6 +104,8 @@ class TrialConfig(ABC):
         "test_cells": "test",
     }
     """The final metrics that count cells, and what a table's head calls them."""
+    COSTS: ClassVar[Mapping[str, str]] = {"parameters": "parameters", "training_seconds": "training, s"}
+    """The final metrics that say what a model takes, and what a comparison calls them."""
     FILES: ClassVar[tuple[str, ...]] = (MODEL, CONFIG)
     """What a finished trial leaves in its directory."""
 
@@ -184,6 +192,18 @@ class TrialConfig(ABC):
             scores: one row a finished trial and method: ``trial`` (its name), ``method`` and the measures.
         """
         return {}
+
+
+def timed(training: Generator[dict[str, float], None, T]) -> Generator[dict[str, float], None, tuple[T, float]]:
+    """The same training; beside its result, the sum of its epochs' ``seconds``."""
+    seconds = 0.0
+    while True:
+        try:
+            metrics = next(training)
+        except StopIteration as end:
+            return end.value, seconds
+        seconds += metrics["seconds"]
+        yield metrics
 
 
 def trial_key(config: TrialConfig, data_digest: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-TIMINGS = ("seconds", "cells_per_second")
+TIMINGS = ("seconds", "cells_per_second", "training_seconds")
 
 
 def train(generator: Generator[dict, None, Any], epochs: int | None = None) -> tuple[list[dict], Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure as Drawing
 
-from study.figures import latent_space, predictions, sampling, training
+from study.figures import ablation, latent_space, predictions, sampling, training
 from study.figures.records import UnavailableError
 
 FOLDER = Path("results", "figures")
@@ -76,6 +76,10 @@ FIGURES = {
         "Figure 8: test error by sampling method and share of the training cells",
         sampling.figure_8,
         "latent sampling is the most stable, and edit sampling no more so than sampling by length; without a test.",
+    ),
+    "ablation": Figure(
+        "Ablation: what one change of the paper's configuration does to how well test cells are ranked",
+        ablation.ablation,
     ),
     "latent_space": Figure("The latent space in its first two principal components", latent_space.latent_space),
     "predicted_and_true": Figure("Predicted against true accuracy", predictions.predicted_and_true),

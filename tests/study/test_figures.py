@@ -9,10 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.figure import Figure as Drawing
 from mlflow import MlflowClient
 
 from study.figures import FIGURES, STYLE, frame, write_figures
+from study.figures.ablation import draw_ablation
 from study.figures.latent_space import draw_latent_space, draw_properties
 from study.figures.predictions import draw_density, draw_errors_by_accuracy, draw_sorted
 from study.figures.records import Curve, Predictions, best_predictions, shipped_latents
@@ -20,6 +22,7 @@ from study.figures.sampling import draw_stability
 from study.figures.training import draw_autoencoder, draw_errors
 from study.run import main
 from study.space import load_study, plan_trials
+from study.statistics import Comparison, compare
 from study.tracking import Recorded, Tracker
 
 OF_TABLE1 = ["figure3", "figure4", "figure5", "figure6", "figure7", "latent_space", "predicted_and_true"]
@@ -176,6 +179,49 @@ def test_stability_is_drawn_twice_with_a_line_a_method_and_a_dot_a_run() -> None
         assert means == [pytest.approx([0.045, 0.033])] * 2
         assert [label.get_text() for label in panel.get_xticklabels()] == ["100", "500"]
     assert zoomed.get_ylim()[1] < whole.get_ylim()[1]
+
+
+def ablated() -> Comparison:
+    rows = [
+        (row, task, seed, 0.5 + gain + 0.01 * seed * (row != "paper"))
+        for row, gain in (("paper", 0.0), ("rounds 3", 0.1), ("replace", -0.2))
+        for task in ("seen", "unseen")
+        for seed in range(5)
+    ]
+    values = pd.DataFrame(rows, columns=["group", "block", "repeat", "value"])
+    result = compare(values, "paper", higher_is_better=True)
+    assert result is not None
+    return result
+
+
+def test_an_ablation_is_a_line_a_row_by_its_effect_with_a_mark_a_task_and_one_for_all() -> None:
+    drawing = draw_ablation(ablated(), pd.Series({"paper": 2e6, "rounds 3": 3e6, "replace": 1.5e6}), "tau")
+    [panel] = drawing.axes
+    labels = panel.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["replace  (1.50 M)", "paper  (2.00 M)", "rounds 3  (3.00 M)"]
+    assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold"]
+    assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["seen", "unseen", "all tasks"]
+    *_, whole = panel.containers
+    assert whole.lines[0].get_xydata().tolist() == [pytest.approx([-0.18, 0]), pytest.approx([0.12, 2])]
+    [bars] = whole.lines[2]
+    low, high = bars.get_segments()[1][:, 0]
+    assert 0.1 < low < 0.12 < high < 0.14
+
+
+def test_the_ablation_is_drawn_from_recorded_runs_of_the_rows_that_there_are(
+    study_folder: Path, database: Path, small_table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(Path("search_spaces/small.yaml").read_text())
+    content |= {"configurations": {"paper": {}, "rounds 2": {"model.encoder.rounds": 2}}, "published": None}
+    content |= {"grid": {"split.name": {"seen": "edit_sampled", "unseen": "zero_shot_6"}}}
+    content |= {"compare": {"measure": "test_kendall_tau", "reference": "paper"}}
+    Path("search_spaces/ablation.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert main(["ablation", "--local", "--data", str(small_table)]) == 0
+    assert main(["figures"]) == 1
+    assert "ablation: no finished run of paper and another row; python -m study.run ablation" in capsys.readouterr().out
+    assert main(["ablation", "--local", "--trial", "4", "--data", str(small_table)]) == 0
+    assert main(["figures"]) == 0
+    assert "results/figures/ablation.svg" in capsys.readouterr().out
 
 
 def test_a_frame_leaves_room_for_title_legend_and_foot() -> None:

@@ -77,6 +77,7 @@ def test_a_trial_that_was_cut_off_goes_on_to_the_same_numbers(tmp_path: Path, sm
     assert len(trained) == 2
     resumed = list(config.run(tmp_path / "cut"))
     assert [metrics["seconds"] for metrics in resumed[:2]] == [metrics["seconds"] for metrics in trained]
+    assert resumed[-1]["training_seconds"] == sum(metrics["seconds"] for metrics in resumed[:-1])
     for expected, metrics in zip(whole, resumed, strict=True):
         assert without_times(metrics) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
 

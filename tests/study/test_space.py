@@ -266,6 +266,14 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
         ({"configurations": {}}, "configurations is empty; a study has at least one, or a grid"),
         ({"grid": {"training.lr": []}}, "grid.training.lr is empty; it must have a value"),
         ({"grid": {"training.lr": 3}}, "grid.training.lr"),
+        (
+            {"compare": {"measure": "rmse", "reference": "a"}},
+            "compare.measure is 'rmse'; allowed are test_rmse, best_v",
+        ),
+        (
+            {"compare": {"measure": "test_rmse", "reference": "paper"}},
+            "compare.reference is 'paper'; allowed are prediction, zero-shot-6, zero-shot-7",
+        ),
         ({"stability": "rmse"}, "stability is 'rmse'; allowed are test_rmse, best_validation_rmse"),
         ({"trains": "both"}, "trains is 'both'; allowed are predictor, autoencoder"),
         ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from study.predictor import PredictorTrial
-from study.space import Study, Trial, load_study, plan_trials
+from study.space import Compare, Study, Trial, load_study, plan_trials
 from study.tables import Published, write_tables
 from study.tracking import Recorded
 
@@ -275,6 +275,64 @@ def test_the_stability_of_the_rows_stands_beside_the_table_and_in_it(gridded: St
     table = pd.read_csv(files[3]).set_index("row")
     assert table.loc[table["method"] == "VS-GAE", "n"].to_dict() == {"edit": 7, "uniform": 8}
     assert "* stability leaves out: 1 trials with constant predictions" in files[1].read_text()
+
+
+def test_rows_are_compared_with_the_reference_beside_the_table_and_in_it(gridded: Study, small_table: Path) -> None:
+    study = replace(gridded, stability=None, compare=Compare(measure="test_kendall_tau", reference="edit"))
+    trials = plan_trials(study, {}, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in trials}
+    for trial in trials:
+        is_edit, seed = trial.config.sampling.method == "edit", trial.config.seed
+        tau = 0.5 + 0.1 * seed + (0 if is_edit else 0.04 + 0.01 * seed)
+        costs = {"parameters": 1234.0 if is_edit else 2345.0, "training_seconds": 10.0 + seed}
+        runs[trial.key].metrics.update(test_kendall_tau=tau, **costs)
+    files = write_tables(study, trials, runs, command="")
+    assert [str(file) for file in files[3:]] == ["results/gridded_comparison.csv"]
+    table = pd.read_csv(files[3])
+    assert table[["row", "column"]].to_numpy().tolist() == [
+        ["edit", "all"],
+        ["uniform", "all"],
+        *([row, column] for row in ("edit", "uniform") for column in ("10 %", "half")),
+    ]
+    row = table.iloc[1]
+    assert row[["n", "difference", "effect", "mean_rank"]].tolist() == pytest.approx([8, 0.055, 1, 1])
+    assert row[["p", "p_holm"]].tolist() == pytest.approx([2 / 2**8] * 2)
+    assert row[["parameters", "training_seconds", "undefined"]].tolist() == [2345, 11.5, 0]
+    assert table["like_best"].tolist()[:2] == [False, True]
+    block = files[1].read_text().split("## VS-GAE: Test Kendall tau, against edit\n")[1].splitlines()
+    assert block[1] == (
+        "|  | 10 % | half | all | effect | p | mean rank | against the best | undefined | parameters | training, s |"
+    )
+    assert block[3] == "| edit | - | - | - | - | - | 2.0 | 0.008 | 0 | 1,234 | 12 |"
+    assert block[4].startswith("| uniform | +0.0550 (")
+    assert block[4].endswith(") | +1.00 | 0.008 | 1.0 | the best | 0 | 2,345 | 12 |")
+    assert "against edit" in files[2].read_text()
+
+
+def test_a_trial_without_a_tau_counts_as_one_that_ranks_nothing_in_every_row(gridded: Study, small_table: Path) -> None:
+    study = replace(gridded, stability=None, compare=Compare(measure="test_kendall_tau", reference="edit"))
+    trials = plan_trials(study, {}, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in trials}  # of which each has a tau of 0.5
+    for trial in (trials[0], trials[-1]):
+        runs[trial.key].metrics["test_kendall_tau"] = float("nan")
+    files = write_tables(study, trials, runs, command="")
+    table = pd.read_csv(files[3]).set_index(["row", "column"])
+    assert table["difference"]["uniform"].to_dict() == {"all": 0, "10 %": 0.125, "half": -0.125}
+    assert table["undefined"][:, "all"].to_dict() == {"edit": 1, "uniform": 1}
+    assert table["p"]["uniform", "all"] == 1
+    assert "undefined), as 0\n" in files[1].read_text()
+    assert "* comparison counts: 2 of 16 trials" in files[1].read_text()
+
+
+def test_without_columns_the_configurations_are_compared_and_shares_in_points(study_folder: Path) -> None:
+    study = replace(load_study("table2"), compare=Compare(measure="test_reconstruction", reference="text"))
+    trials = plan_trials(study, {})
+    runs = {trial.key: decoded(trial, 0.9 + 0.01 * trial.config.seed * (trial.index > 4)) for trial in trials}
+    files = write_tables(study, trials, runs, command="")
+    block = files[1].read_text().split("## VS-GAE: Reconstruction accuracy, against text\n")[1].splitlines()
+    assert block[1].startswith("|  | all | effect | p |")
+    assert block[4].startswith("| published code | +2.00 (+")
+    assert block[4].endswith("| +1.00 | 0.125 | 1.1 | the best | 0 | - | - |")
 
 
 def test_without_a_second_repeat_there_is_no_stability_to_compare(gridded: Study, small_table: Path) -> None:
