@@ -22,7 +22,7 @@ def model_file(model: str) -> Path:
     """
     path = SHIPPED_FILE if model == SHIPPED else Path(model)
     if not path.is_file():
-        raise ValueError(f"latents is {model!r}, and there is no file {path}; it must be {SHIPPED!r} or an autoencoder")
+        raise ValueError(f"{model!r} is no autoencoder, there is no file {path}; it must be {SHIPPED!r} or a path")
     return path
 
 

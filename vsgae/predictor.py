@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +45,11 @@ class AccuracyPredictor(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.mlp = nn.Sequential(*layers[:-1])
+
+    @property
+    def output(self) -> nn.Linear:
+        """The MLP's last layer."""
+        return cast(nn.Linear, self.mlp[-1])
 
     def forward(self, cells: Cells | Refinement) -> Tensor:
         """float32 ``[N]``. Where the same cells are predicted often, pass a selection of ``encoder.refine(cells)``."""

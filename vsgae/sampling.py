@@ -37,6 +37,7 @@ class SamplingConfig:
     Args:
         method: one of :data:`SAMPLING_METHODS`.
         share: of the training cells, in (0, 1]; of 1 the method does not matter.
+        size: that many of them, in place of a share.
         latents: the autoencoder whose latent space the methods that are ``IN_LATENT_SPACE`` sample from: ``shipped``,
             the one that comes with this project, or the path of one that
             :meth:`~vsgae.autoencoder.VSGAE.save_pretrained` wrote.
@@ -44,6 +45,7 @@ class SamplingConfig:
 
     method: SamplingMethod = "uniform"
     share: float = 1.0
+    size: int | None = None
     latents: str = SHIPPED
 
     def __post_init__(self) -> None:
@@ -51,11 +53,13 @@ class SamplingConfig:
             raise ValueError(f"method is {self.method!r}; allowed are {', '.join(SAMPLING_METHODS)}")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; it must be above 0 and at most 1")
+        if self.size is not None and (self.size < 1 or self.share < 1):
+            raise ValueError(f"size is {self.size} and share {self.share}; a size must be at least 1, and has no share")
 
     @property
     def is_drawn(self) -> bool:
         """A part of the cells, which depends on a seed."""
-        return self.share < 1
+        return self.share < 1 or self.size is not None
 
     @property
     def uses_latents(self) -> bool:
@@ -65,7 +69,8 @@ class SamplingConfig:
         """int64, ascending: the indices of the chosen ones of ``cells``, at least one; see :func:`sample`."""
         if not self.is_drawn:
             return torch.arange(len(cells))
-        return sample(cells, max(1, round(self.share * len(cells))), self.method, seed, latents)
+        size = max(1, round(self.share * len(cells))) if self.size is None else self.size
+        return sample(cells, size, self.method, seed, latents)
 
 
 def sample(cells: Cells, size: int, method: SamplingMethod, seed: int, latents: Tensor | None = None) -> Tensor:

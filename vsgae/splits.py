@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from vsgae.cells import Cells
 from vsgae.edit_distance import edit_distance, reference_cells
 
-SplitName = Literal["edit_sampled", "zero_shot_6", "zero_shot_7", "random_90_10"]
-SPLITS: tuple[SplitName, ...] = ("edit_sampled", "zero_shot_6", "zero_shot_7", "random_90_10")
+SplitName = Literal["edit_sampled", "zero_shot_6", "zero_shot_7", "random_90_10", "rest"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,12 @@ class SplitConfig:
         * ``zero_shot_6``: tested on all cells of length 6, trained on those of length 2, 3, 4, 5 and 7.
         * ``zero_shot_7``: tested on all cells of length 7, trained on those of length 2 to 6.
         * ``random_90_10``: 90 % training, 10 % test, uniformly at random; no validation set.
+        * ``rest``: a sample of all cells for training, and all others for the test; no validation set. The only one
+          whose test cells depend on which are trained on.
 
         Of the training lengths of a zero-shot split a tenth, drawn by strata, is the validation set: no test cell
         selects anything.
-    seed: of the draw.
+    seed: of the draw; ``rest`` has none of its own.
     """
 
     name: SplitName = "edit_sampled"
@@ -44,7 +47,8 @@ class SplitConfig:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of cells, int64, ascending, disjoint; together all of them, unless the training cells are sampled."""
+    """Indices of cells, int64, ascending, disjoint; together all of them, unless a sample of the training cells leaves
+    some out."""
 
     train: Tensor
     validation: Tensor
@@ -61,14 +65,20 @@ class Split:
         return {f"{part}_cells": float(len(getattr(self, part))) for part in ("train", "validation", "test")}
 
 
-def split(cells: Cells, config: SplitConfig) -> Split:
+def split(cells: Cells, config: SplitConfig, choose: Callable[[Tensor], Tensor] = lambda every: every) -> Split:
     """Split ``cells``.
+
+    Args:
+        choose: of the cells that may be trained on, int64, ascending, those that are, in the same form; by default all.
 
     Raises:
         ValueError: the training or the test set is empty.
     """
     rng = np.random.default_rng(config.seed)
     everything = np.arange(len(cells))
+    if config.name == "rest":
+        train = choose(torch.from_numpy(everything))
+        return Split(train, train[:0], torch.from_numpy(np.setdiff1d(everything, train.numpy())))
     if config.name == "random_90_10":
         order = rng.permutation(everything)
         cut = round(0.9 * len(cells))
@@ -82,7 +92,8 @@ def split(cells: Cells, config: SplitConfig) -> Split:
             test = everything[is_test]
             train, validation = _divide(everything[~is_test], strata[~is_test], (9, 1), rng)
         parts = train, validation, test
-    return Split(*(torch.from_numpy(np.sort(part)) for part in parts))
+    candidates, validation, test = (torch.from_numpy(np.sort(part)) for part in parts)
+    return Split(choose(candidates), validation, test)
 
 
 def edit_strata(cells: Cells) -> np.ndarray:

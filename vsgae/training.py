@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,9 @@ LOSSES = get_args(Loss)
 Schedule = Literal["constant", "cosine", "plateau"]
 SCHEDULES = get_args(Schedule)
 
+Select = Literal["best_validation", "last"]
+SELECTS = get_args(Select)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
@@ -55,7 +58,9 @@ class OptimizationConfig:
             takes off, in units of the learning rate.
         max_norm: of the gradient; a longer one is shortened to it.
         batch_size: cells a step; the last batch of an epoch may be smaller.
-        epochs: passes over the training cells.
+        epochs: after each there are metrics and a checkpoint.
+        passes: over the training cells, an epoch; with few cells there may be many, since a step costs less than what
+            follows an epoch.
         averaging: of the weights: after every step the average is this times itself plus the rest times the weights,
             and the average is the model that is evaluated and returned. 0: the weights of the last step are.
         precision: of the training's matrix products, see :data:`PRECISIONS`; weights are float32 in each.
@@ -71,6 +76,7 @@ class OptimizationConfig:
     weight_decay: float = 0.0
     max_norm: float = float("inf")
     batch_size: int = 128
+    passes: int = 1
     averaging: float = 0.0
     precision: Precision = "float32"
 
@@ -79,7 +85,7 @@ class OptimizationConfig:
             raise ValueError(f"lr is {self.lr}; it must be greater than 0")
         if not self.max_norm > 0:
             raise ValueError(f"max_norm is {self.max_norm}; it must be greater than 0")
-        for name in ("batch_size", "epochs"):
+        for name in ("batch_size", "epochs", "passes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("patience", "warmup", "cooldown"):
@@ -104,6 +110,11 @@ class TrainingConfig(OptimizationConfig):
         epochs: 50 in figures 6 and 7 and table 1, 100 in section 7.3.
         loss: ``mse``; ``huber``, which is less drawn to the few cells that failed to train; or ``ranking``, the Huber
             loss plus :func:`ranking_loss`.
+        select: which epoch's model is the result: ``best_validation``, that with the lowest error on the validation
+            cells, or the ``last``, which needs none.
+        standardize: train on labels with mean 0 and deviation 1 over the training cells, which is undone in the last
+            layer of the result; the loss and ``huber_delta`` are then in that unit. No step is spent on learning where
+            accuracies lie, and how little they differ.
         huber_delta: the error, in the unit of the labels, from which on the Huber loss grows linearly.
     """
 
@@ -112,13 +123,16 @@ class TrainingConfig(OptimizationConfig):
     schedule: Schedule = "constant"
     loss: Loss = "mse"
     huber_delta: float = 0.01
+    select: Select = "best_validation"
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.huber_delta < float("inf"):
             raise ValueError(f"huber_delta is {self.huber_delta}; it must be greater than 0")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; allowed are {', '.join(LOSSES)}")
+        for name, allowed in {"loss": LOSSES, "select": SELECTS}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}")
 
     def loss_function(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Of predicted and true accuracies, float ``[B]`` each."""
@@ -148,9 +162,10 @@ def ranking_loss(predicted: Tensor, true: Tensor, scale: float) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
     """Args:
-    model: with the weights of the best epoch.
-    best_epoch: the epoch with the lowest validation RMSE, from 1.
-    validation, test: :func:`regression_metrics` of that model; the test cells were used for nothing else.
+    model: with the weights of the selected epoch.
+    best_epoch: that epoch, from 1; see ``TrainingConfig.select``.
+    validation, test: :func:`regression_metrics` of that model, the former empty without validation cells; the test
+        cells were used for nothing else.
     """
 
     model: AccuracyPredictor
@@ -167,33 +182,37 @@ def train_predictor(
     split: Split,
     *,
     seed: int,
+    encoder: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Generator[dict[str, float], None, TrainingResult]:
-    """Train on ``split.train``, choose the epoch on ``split.validation``, score it on ``split.test``.
+    """Train on ``split.train``, select an epoch, by default on ``split.validation``, score it on ``split.test``.
 
     Args:
         cells, values: the labelled cells and their labels, float32 ``[N]``.
         seed: of the initialisation and of the order of the cells.
+        encoder: the weights that the encoder has at first, instead of drawn ones.
         checkpoint: a file written after each epoch. If it exists, its epochs are yielded again from the record and
             training goes on after them, to the same numbers as without the interruption. One of another version of
             this project is reported on stderr, and the training starts again.
 
     Yields:
         ``epoch`` (from 1), ``train_loss``, ``train_rmse`` (over the epoch's batches, while the weights change),
-        ``validation_rmse`` and the other :func:`regression_metrics`, ``seconds`` (training and validation) and
-        ``cells_per_second`` (training).
+        ``validation_rmse`` and the other :func:`regression_metrics` where there are validation cells, ``seconds``
+        (training and validation) and ``cells_per_second`` (training).
 
     Raises:
-        ValueError: the split has no validation cells.
+        ValueError: the epoch is to be selected on validation cells, and the split has none.
         DamagedCheckpointError: the checkpoint cannot be read; nothing was trained.
         FloatingPointError: the loss or a validation prediction is no longer finite.
     """
-    if not len(split.validation):
-        raise ValueError("a split with 0 validation cells; the best epoch is chosen on them")
+    if config.select == "best_validation" and not len(split.validation):
+        raise ValueError("select is 'best_validation', and the split has 0 validation cells; it must be 'last'")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AccuracyPredictor(model_config)
+    if encoder is not None:
+        model.encoder.load_state_dict(encoder)
     model.to(device)
     descent = _Descent(model, config, len(split.train))
     run = descent.start(checkpoint)
@@ -202,13 +221,16 @@ def train_predictor(
     loss_function = config.loss_function()
     cells, values = cells.to(device), values.to(device)
     refined_train, train_values = model.encoder.refine(cells[split.train]), values[split.train]
+    mean, deviation = 0.0, 1.0
+    if config.standardize:
+        mean, deviation = float(train_values.mean()), float(train_values.std(correction=0)) or 1.0
+        train_values = (train_values - mean) / deviation
     validation_cells, validation_values = cells[split.validation], values[split.validation]
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         started = time.perf_counter()
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(refined_train))).to(device)
         loss_sum, square_sum = torch.zeros((), device=device), torch.zeros((), device=device)
         with _drawing_from((seed, epoch), device):
-            for batch in order.split(config.batch_size):
+            for batch in descent.batches((seed, epoch), device):
                 true = train_values[batch]
                 with _multiplied_in(config.precision, device) as forward:
                     with forward:
@@ -217,29 +239,36 @@ def train_predictor(
                     descent.step(loss)
                 loss_sum += loss.detach() * len(batch)
                 square_sum += (predicted.detach() - true).square().sum()
-        train_loss = float(loss_sum) / len(refined_train)
+        num_trained = config.passes * len(refined_train)
+        train_loss = float(loss_sum) / num_trained
         trained = time.perf_counter()
-        predicted = predict(descent.result, validation_cells)
+        predicted = mean + deviation * predict(descent.result, validation_cells)
         if not (np.isfinite(train_loss) and predicted.isfinite().all()):
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: its loss is {train_loss}, "
                 f"{(~predicted.isfinite()).sum()} of {len(predicted)} validation predictions are not finite"
             )
-        validation = regression_metrics(predicted, validation_values)
+        validation = regression_metrics(predicted, validation_values) if len(predicted) else {}
         metrics = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "train_rmse": (float(square_sum) / len(refined_train)) ** 0.5,
+            "train_rmse": deviation * (float(square_sum) / num_trained) ** 0.5,
             **{f"validation_{name}": value for name, value in validation.items()},
             "seconds": time.perf_counter() - started,
-            "cells_per_second": len(refined_train) / (trained - started),
+            "cells_per_second": num_trained / (trained - started),
         }
         descent.end_epoch(train_loss)
         run.record(metrics)
         yield metrics
 
-    model.load_state_dict(run.best)
-    best = min(run.history, key=lambda metrics: metrics["validation_rmse"])
+    if config.select == "last":
+        model, best = descent.result, run.history[-1]
+    else:
+        model.load_state_dict(run.best)
+        best = min(run.history, key=lambda metrics: metrics["validation_rmse"])
+    with torch.no_grad():
+        model.output.weight.mul_(deviation)
+        model.output.bias.mul_(deviation).add_(mean)
     return TrainingResult(
         model=model,
         best_epoch=int(best["epoch"]),
@@ -314,9 +343,8 @@ def train_autoencoder(
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         started = time.perf_counter()
         noise = torch.Generator(device).manual_seed(_torch_seed(seed, epoch))
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(cells))).to(device)
         sums = {name: torch.zeros((), device=device) for name in ("loss", "node", "edge", "kl")}
-        for batch in order.split(config.batch_size):
+        for batch in descent.batches((seed, epoch), device):
             with _multiplied_in(config.precision, device) as forward:
                 with forward:
                     losses = model.loss(cells[batch], refined[batch], noise)
@@ -325,8 +353,9 @@ def train_autoencoder(
                 total += losses[name].detach() * len(batch)
         seconds = time.perf_counter() - started
         metrics: dict[str, float] = {"epoch": epoch}
-        metrics |= {f"train_{name}": float(total) / len(cells) for name, total in sums.items()}
-        metrics |= {"lr": descent.lr, "seconds": seconds, "cells_per_second": len(cells) / seconds}
+        num_trained = config.passes * len(cells)
+        metrics |= {f"train_{name}": float(total) / num_trained for name, total in sums.items()}
+        metrics |= {"lr": descent.lr, "seconds": seconds, "cells_per_second": num_trained / seconds}
         if not np.isfinite(metrics["train_loss"]):
             raise FloatingPointError(f"training diverged in epoch {epoch}: its loss is {metrics['train_loss']}")
         if monitor is not None:
@@ -364,12 +393,12 @@ class _Descent(Generic[M]):
     """Steps along the gradient: Adam, the learning rate of every step, and the average of the weights.
 
     Args:
-        num_cells: that an epoch passes over.
+        num_cells: that are trained on.
     """
 
     def __init__(self, model: M, config: OptimizationConfig, num_cells: int) -> None:
-        self.model, self.config = model, config
-        self.steps_an_epoch = math.ceil(num_cells / config.batch_size)
+        self.model, self.config, self.num_cells = model, config, num_cells
+        self.steps_an_epoch = config.passes * math.ceil(num_cells / config.batch_size)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -395,6 +424,12 @@ class _Descent(Generic[M]):
             self.rate.end_epoch(metrics["train_loss"])
         self.steps = len(run.history) * self.steps_an_epoch
         return run
+
+    def batches(self, seed: tuple[int, int], device: str | torch.device) -> Iterator[Tensor]:
+        """Of an epoch, which has a seed of its own: the indices of each batch's cells, int64."""
+        rng = np.random.default_rng(seed)
+        for _ in range(self.config.passes):
+            yield from torch.from_numpy(rng.permutation(self.num_cells)).to(device).split(self.config.batch_size)
 
     def step(self, loss: Tensor) -> None:
         for group in self.optimizer.param_groups:

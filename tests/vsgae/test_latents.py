@@ -29,5 +29,5 @@ def test_shipped_is_the_file_of_the_project(shipped_autoencoder: Path) -> None:
 
 def test_an_autoencoder_that_is_not_there_is_named() -> None:
     for question in (model_file, model_digest):
-        with pytest.raises(ValueError, match=r"latents is 'gone\.safetensors', and there is no file gone\.safetensors"):
+        with pytest.raises(ValueError, match=r"'gone\.safetensors' is no autoencoder, there is no file gone"):
             question("gone.safetensors")

@@ -177,6 +177,7 @@ def test_by_default_all_cells_are_chosen_and_otherwise_a_share_that_the_seed_dra
     assert chosen.equal(sample(some, round(0.05 * len(some)), "latent", 3, latents))
     assert not chosen.equal(config.chosen(some, 4, latents))
     assert len(SamplingConfig(share=1e-9).chosen(some, 0)) == 1
+    assert SamplingConfig(method="edit", size=16).chosen(some, 3).equal(sample(some, 16, "edit", 3))
 
 
 def test_latents_are_used_only_where_a_part_is_drawn_in_their_space() -> None:
@@ -184,6 +185,7 @@ def test_latents_are_used_only_where_a_part_is_drawn_in_their_space() -> None:
         method: method in ("latent", "k_means_pp") for method in SAMPLING_METHODS
     }
     assert not SamplingConfig(method="latent").uses_latents
+    assert SamplingConfig(method="latent", size=3).uses_latents
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,8 @@ def test_latents_are_used_only_where_a_part_is_drawn_in_their_space() -> None:
         ({"share": 0.0}, r"share is 0\.0; it must be above 0 and at most 1"),
         ({"share": 1.1}, r"share is 1\.1; it must be above 0 and at most 1"),
         ({"share": float("nan")}, "share is nan"),
+        ({"size": 0}, r"size is 0 and share 1\.0; a size must be at least 1, and has no share"),
+        ({"size": 16, "share": 0.1}, r"size is 16 and share 0\.1; a size must be at least 1, and has no share"),
     ],
 )
 def test_a_wrong_sampling_setting_is_named(changes: dict[str, object], message: str) -> None:

@@ -5,7 +5,7 @@ from vsgae.edit_distance import edit_distance, reference_cells
 from vsgae.splits import SPLITS, SplitConfig, split
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", [name for name in SPLITS if name != "rest"])
 def test_the_parts_are_disjoint_complete_and_a_function_of_the_seed(space, name):
     cells = space[::20]
     a, b, other = (split(cells, SplitConfig(name=name, seed=seed)) for seed in (3, 3, 4))
@@ -42,6 +42,25 @@ def test_zero_shot_trains_on_the_other_lengths_and_tests_on_all_of_one(space):
 def test_90_10_has_no_validation_set(space):
     parts = split(space, SplitConfig(name="random_90_10"))
     assert [len(parts.train), len(parts.validation), len(parts.test)] == [381_262, 0, 42_362]
+
+
+def test_of_the_rest_all_cells_that_are_not_chosen_are_test_cells(space):
+    cells = space[::500]
+    parts = split(cells, SplitConfig(name="rest"), lambda every: every[[3, 5, 800]])
+    assert parts.train.tolist() == [3, 5, 800]
+    assert len(parts.validation) == 0
+    assert parts.test.tolist() == [i for i in range(len(cells)) if i not in (3, 5, 800)]
+    assert parts.counts() == {"train_cells": 3, "validation_cells": 0, "test_cells": len(cells) - 3}
+    with pytest.raises(ValueError, match=f"a split with {len(cells)} training and 0 test cells; neither may be empty"):
+        split(cells, SplitConfig(name="rest"))
+
+
+def test_in_other_splits_the_cells_that_are_not_chosen_are_left_out(space):
+    cells = space[::500]
+    whole, part = split(cells, SplitConfig()), split(cells, SplitConfig(), lambda every: every[::7])
+    assert torch.equal(part.train, whole.train[::7])
+    assert torch.equal(part.test, whole.test)
+    assert torch.equal(part.validation, whole.validation)
 
 
 def test_the_split_seed_moves_the_test_set(space):

@@ -149,6 +149,81 @@ def test_the_best_epoch_is_the_one_with_the_lowest_validation_error_and_its_weig
     assert result.test == regression_metrics(predict(result.model, cells[parts.test]), values[parts.test])
 
 
+def without_validation(data):
+    cells, values, parts = data
+    return cells, values, Split(parts.train, parts.train[:0], parts.test)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_the_last_epoch_can_be_the_result_and_needs_no_validation_cells(data, averaging):
+    cells, values, parts = data
+    config = replace(CONFIG, select="last", averaging=averaging)
+    metrics, result = run(without_validation(data), config)
+    validated, same = run(data, config)
+    assert result.best_epoch == same.best_epoch == CONFIG.epochs
+    assert result.validation == {}
+    assert same.validation == regression_metrics(predict(same.model, cells[parts.validation]), values[parts.validation])
+    assert not any(name.startswith("validation") for name in metrics[0])
+    assert [m["train_loss"] for m in metrics] == [m["train_loss"] for m in validated]
+    assert result.test == same.test == regression_metrics(predict(result.model, cells[parts.test]), values[parts.test])
+
+
+def test_an_interrupted_training_without_validation_cells_goes_on_to_the_same_numbers(data, tmp_path):
+    config = replace(CONFIG, **EVERYTHING, passes=2, select="last")
+    whole, expected = run(without_validation(data), config)
+    run(without_validation(data), config, epochs=3, checkpoint=tmp_path / "checkpoint.pt")
+    after, result = run(without_validation(data), config, checkpoint=tmp_path / "checkpoint.pt")
+    assert (after, result.test) == (whole, expected.test)
+
+
+def test_the_passes_of_an_epoch_take_every_cell_once_each_and_as_many_steps_of_the_schedule(data):
+    config = replace(CONFIG, lr=1e-9, epochs=2, passes=3, schedule="cosine")
+    metrics, _ = run(data, config)
+    [still], _ = run(data, replace(CONFIG, lr=1e-9, epochs=1))
+    assert metrics[0]["train_loss"] == pytest.approx(still["train_loss"], rel=1e-4)  # a mean over the passes
+    assert metrics[0]["train_rmse"] == pytest.approx(still["train_rmse"], rel=1e-4)
+    whole, expected = run(data, replace(CONFIG, epochs=1, passes=4, batch_size=1000, schedule="cosine"))
+    stepwise, same = run(data, replace(CONFIG, epochs=4, batch_size=1000, schedule="cosine"))
+    assert whole[0]["train_loss"] == pytest.approx(sum(m["train_loss"] for m in stepwise) / 4, rel=1e-5)
+    assert expected.validation == pytest.approx(same.validation, rel=1e-4)
+
+
+def test_an_encoder_that_is_given_is_the_first_and_all_else_is_drawn_as_without(data):
+    cells, *_ = data
+    torch.manual_seed(7)
+    given = AccuracyPredictor(MODEL).encoder
+    still = TrainingConfig(lr=1e-30, epochs=1)
+    _, result = run(data, still, encoder=given.state_dict())
+    _, drawn = run(data, still)
+    assert torch.equal(result.model.encoder(cells), given(cells))
+    assert not torch.equal(drawn.model.encoder(cells), given(cells))
+    assert torch.equal(result.model.output.weight, drawn.model.output.weight)
+
+
+def test_standardised_labels_give_a_model_of_the_labels_as_they_are(data):
+    cells, values, parts = data
+    train = values[parts.train]
+    by_hand = (values - train.mean()) / train.std(correction=0)
+    metrics, result = run(data, replace(CONFIG, standardize=True))
+    expected, other = run((cells, by_hand, parts))
+    assert [m["train_loss"] for m in metrics] == pytest.approx([m["train_loss"] for m in expected], rel=1e-4)
+    for name in ("train_rmse", "validation_rmse"):
+        scaled = [m[name] * float(train.std(correction=0)) for m in expected]
+        assert [m[name] for m in metrics] == pytest.approx(scaled, rel=1e-4)
+    assert result.best_epoch == other.best_epoch
+    predicted = predict(other.model, cells) * train.std(correction=0) + train.mean()
+    assert torch.allclose(predict(result.model, cells), predicted, atol=1e-5)
+    assert result.validation == pytest.approx(
+        regression_metrics(predict(result.model, cells[parts.validation]), values[parts.validation]), rel=1e-4
+    )
+
+
+def test_labels_that_are_all_the_same_are_shifted_only(data):
+    cells, _, parts = data
+    _, result = run((cells, torch.full((len(cells),), 0.9), parts), replace(CONFIG, standardize=True, epochs=1))
+    assert predict(result.model, cells).mean() == pytest.approx(0.9, abs=0.5)
+
+
 def test_the_test_cells_change_nothing_but_the_test_score(data):
     cells, values, parts = data
     changed = values.clone()
@@ -237,7 +312,7 @@ def test_weights_that_are_ruined_by_the_last_step_of_an_epoch_are_noticed(data):
 
 def test_a_split_without_validation_cells_is_refused(data):
     cells, values, _ = data
-    with pytest.raises(ValueError, match="0 validation cells"):
+    with pytest.raises(ValueError, match="select is 'best_validation', and the split has 0 validation cells"):
         run((cells, values, split(cells, SplitConfig(name="random_90_10"))))
 
 
@@ -248,6 +323,8 @@ def test_a_split_without_validation_cells_is_refused(data):
         ({"lr": float("nan")}, "lr is nan; it must be greater than 0"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
+        ({"passes": 0}, "passes is 0; it must be at least 1"),
+        ({"select": "best"}, "select is 'best'; allowed are best_validation, last"),
         ({"loss": "hinge"}, "loss is 'hinge'; allowed are mse, huber, ranking"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
         ({"schedule": "step"}, "schedule is 'step'; allowed are constant, cosine, plateau"),
