@@ -79,7 +79,6 @@ class AutoencoderTrial(TrialConfig):
         "test_active_dimensions": Measure("Active dimensions", "Latent space"),
     }
     METHODS: ClassVar[Mapping[str, str]] = {"": OURS}
-    CURVE: ClassVar[str] = "train_loss"
     CELLS: ClassVar[Mapping[str, str]] = {
         "train_cells": "training",
         "test_cells": "held out",
@@ -95,6 +94,10 @@ class AutoencoderTrial(TrialConfig):
     @property
     def epochs(self) -> int:
         return self.training.epochs
+
+    @property
+    def curve(self) -> str:
+        return "train_loss"
 
     def data(self) -> Data:
         num_cells = len(load_space().cells)

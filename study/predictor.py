@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from study.trial import CHECKPOINT, MODEL, OURS, Data, Measure, TrialConfig, timed
+from vsgae.autoencoder import VSGAE
 from vsgae.baselines import BASELINES, fit_baselines
-from vsgae.latents import SHIPPED, encoder_means, model_digest
+from vsgae.encoder import EncoderConfig
+from vsgae.latents import SHIPPED, encoder_means, model_digest, model_file
 from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
 from vsgae.predictor import PredictorConfig
 from vsgae.sampling import SamplingConfig
@@ -25,6 +27,7 @@ from vsgae.training import TrainingConfig, train_predictor
 if TYPE_CHECKING:
     import pandas as pd
 
+NONE = "none"
 Drawn = tuple[SplitConfig, SamplingConfig, int]
 """What determines which of the labelled cells are trained and tested on; the seed is 0 where no sample is drawn."""
 
@@ -36,8 +39,12 @@ class PredictorTrial(TrialConfig):
     """Train on labelled cells, or a sample of them that the seed draws; choose the epoch on the validation cells, score
     on the test cells beside two baselines.
 
-    Final metrics: ``best_epoch``, ``best_validation_*``, ``test_*``, ``baseline_<name>_test_*``, ``parameters``, the
-    number of weights, and ``training_seconds``.
+    Args:
+        pretrained: the autoencoder whose encoder is the predictor's at first: ``none``; ``shipped``, the one that comes
+            with this project; or the path of one. ``model.encoder`` must be that of the autoencoder.
+
+    Final metrics: ``best_epoch``, ``best_validation_*`` where there are validation cells, ``test_*``,
+    ``baseline_<name>_test_*``, ``parameters``, the number of weights, and ``training_seconds``.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
@@ -50,16 +57,20 @@ class PredictorTrial(TrialConfig):
         **{f"baseline_{name}_": title for name, title in BASELINES.items()},
         "": OURS,
     }
-    CURVE: ClassVar[str] = "validation_rmse"
 
     model: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pretrained: str = NONE
 
     @property
     def epochs(self) -> int:
         return self.training.epochs
+
+    @property
+    def curve(self) -> str:
+        return "train_loss" if self.training.select == "last" else "validation_rmse"
 
     def data(self) -> Data:
         return _data(self.labels)
@@ -76,12 +87,16 @@ class PredictorTrial(TrialConfig):
         return self.split, self.sampling, self.seed if self.sampling.is_drawn else 0
 
     def resolved(self) -> Self:
-        labels, sampling = self.labels, self.sampling
+        labels, sampling, pretrained = self.labels, self.sampling, self.pretrained
         if labels.source not in (OFFICIAL, SURROGATE):
             labels = dataclasses.replace(labels, source=str(Path(labels.source).resolve()))
         if sampling.latents != SHIPPED:
             sampling = dataclasses.replace(sampling, latents=str(Path(sampling.latents).resolve()))
-        return dataclasses.replace(self, labels=labels, sampling=sampling)
+        if pretrained not in (NONE, SHIPPED):
+            pretrained = str(Path(pretrained).resolve())
+        if pretrained != NONE:
+            _encoder(pretrained, self.model.encoder)  # whose errors are wanted before the first trial starts
+        return dataclasses.replace(self, labels=labels, sampling=sampling, pretrained=pretrained)
 
     def stands_on_the_same_as(self, other: TrialConfig) -> bool:
         return isinstance(other, PredictorTrial) and self.labels == other.labels
@@ -90,13 +105,16 @@ class PredictorTrial(TrialConfig):
         values = super().settings()
         del values["labels"]["source"]  # the same table elsewhere is the same trial, and the same autoencoder
         latents = self.sampling.latents
-        values["sampling"]["latents"] = model_digest(latents) if self.sampling.uses_latents else "none"
+        values["sampling"]["latents"] = model_digest(latents) if self.sampling.uses_latents else NONE
+        if self.pretrained != NONE:
+            values["pretrained"] = model_digest(self.pretrained)
         return values
 
     def run(self, directory: Path, device: str = "cpu") -> Iterator[dict[str, float]]:
         directory.mkdir(parents=True, exist_ok=True)
         labels = _labels(self.labels)
         parts = _parts(self.labels, self.baselines_depend_on)
+        encoder = None if self.pretrained == NONE else _encoder(self.pretrained, self.model.encoder)
         training = train_predictor(
             self.model,
             self.training,
@@ -104,6 +122,7 @@ class PredictorTrial(TrialConfig):
             labels.values,
             parts,
             seed=self.seed,
+            encoder=encoder,
             checkpoint=directory / CHECKPOINT,
             device=device,
         )
@@ -127,10 +146,10 @@ class PredictorTrial(TrialConfig):
         yield final
 
     def progress(self, metrics: Mapping[str, float]) -> str:
-        return (
-            f"epoch {metrics['epoch']:.0f}/{self.epochs}, "
-            f"training loss {metrics['train_loss']:.3g}, validation RMSE {metrics['validation_rmse']:.4f}"
-        )
+        text = f"epoch {metrics['epoch']:.0f}/{self.epochs}, training loss {metrics['train_loss']:.3g}"
+        if "validation_rmse" in metrics:
+            text += f", validation RMSE {metrics['validation_rmse']:.4f}"
+        return text
 
     @staticmethod
     def scores(metrics: Mapping[str, float]) -> str:
@@ -185,16 +204,33 @@ def _parts(config: LabelConfig, drawn: Drawn) -> Split:
     """The split, its training cells sampled; kept for later trials in this process."""
     split_config, sampling, seed = drawn
     cells = _labels(config).cells
-    parts = split(cells, split_config)
-    latents = _latents(config, sampling.latents)[parts.train] if sampling.uses_latents else None
-    chosen = sampling.chosen(cells[parts.train], seed, latents)
-    return dataclasses.replace(parts, train=parts.train[chosen])
+
+    def choose(candidates: Tensor) -> Tensor:
+        latents = _latents(config, sampling.latents)[candidates] if sampling.uses_latents else None
+        return candidates[sampling.chosen(cells[candidates], seed, latents)]
+
+    return split(cells, split_config, choose)
 
 
 @lru_cache(maxsize=32)
 def _baselines(config: LabelConfig, drawn: Drawn) -> dict[str, dict[str, float]]:
     labels = _labels(config)
     return fit_baselines(labels.cells, labels.values, _parts(config, drawn))
+
+
+@lru_cache(maxsize=1)
+def _encoder(model: str, config: EncoderConfig) -> dict[str, Tensor]:
+    """The weights of an autoencoder's encoder, kept for the next trial in this process.
+
+    Raises:
+        ValueError: ``model`` is no autoencoder, or its encoder is another than ``config``.
+    """
+    autoencoder = VSGAE.from_pretrained(model_file(model))
+    ours, theirs = asdict(config), asdict(autoencoder.config.encoder)
+    different = [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+    if different:
+        raise ValueError(f"pretrained is {model!r}, and model.encoder is not as in it: {', '.join(different)}")
+    return autoencoder.encoder.state_dict()
 
 
 @cache

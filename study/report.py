@@ -6,7 +6,7 @@ What is published stands beside what was measured, and each run has a link to ML
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import yaml
 from study.figures import FIGURES
 from study.figures import FOLDER as FIGURE_FOLDER
 from study.page import from_markdown, inline_svg, table
-from study.space import PROJECT, TRIALS, load_study, study_files
+from study.space import PROJECT, TRIALS, Study, load_study, study_files
 from study.tables import Published
 from study.tracking import Recorded, Tracker, git_commit
-from study.trial import OURS, PER_CENT, Measure
+from study.trial import OURS, PER_CENT
 
 RESULTS = Path("results")
 REPORT = RESULTS / "report.html"
@@ -123,7 +123,7 @@ def _published_and_measured() -> str:
                 results = pd.read_csv(file)
                 notes = results.loc[results["method"].str.startswith("published"), "note"].dropna().unique()
                 labels += [f"<li>{escape(file.stem)}: {escape(note)}</li>" for note in notes]
-                rows += _compared(published, results, TRIALS[study.trains].MEASURES, file.stem, list(notes))
+                rows += _compared(published, results, study, file.stem, list(notes))
         if rows:
             head = ["", "published", "measured: mean over n, median", "difference", "in", "setting", "what differs"]
             note = f"<p>{escape(published.note)}</p><ul>{''.join(labels)}</ul>"
@@ -132,22 +132,25 @@ def _published_and_measured() -> str:
 
 
 def _compared(
-    published: Published, results: pd.DataFrame, measures: Mapping[str, Measure], where: str, notes: Sequence[str]
+    published: Published, results: pd.DataFrame, study: Study, where: str, notes: Sequence[str]
 ) -> list[list[str]]:
     """A row for each published figure and setting that was measured.
 
     Args:
         notes: why the figures cannot be compared.
     """
-    ours = results[results["method"] == OURS]
-    rows = []
+    ours, measures = results[results["method"] == OURS], TRIALS[study.trains].MEASURES
+    columns, rows = ours["configuration"].map(lambda name: study.place(name)[1]), []
     for configuration, figures in published.values.items():
-        same = ours[ours["configuration"] == configuration]
+        row_of, column = study.place(configuration)
+        same = ours[columns == column]
         for measure, figure in figures.items():
             unit = measures[measure].unit
             there = _number(figure["mean"], unit)
             if "relative_deviation" in figure:
                 there += f" ± {figure['relative_deviation']:.1%}"
+            if row_of:
+                there += f" ({escape(row_of)})"
             for _, row in (same if len(same) else ours).iterrows():
                 mean, median, n = row[measure], row[f"{measure}_median"], row[f"{measure}_n"]
                 differs = ["labels"] * bool(notes) + ["configuration"] * (row["setting"] != PAPER)

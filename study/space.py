@@ -18,7 +18,7 @@ from study.autoencoder import AutoencoderTrial
 from study.predictor import PredictorTrial
 from study.settings import CHECKED, build, flatten, merge
 from study.storage import Place, place
-from study.trial import TrialConfig, trial_key
+from study.trial import Measure, TrialConfig, trial_key
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -103,6 +103,7 @@ class Study:
         published: the entry of ``results/paper.yaml`` to compare with, if any.
         compare: the measure that the rows of its table are compared in, and with which, if they are.
         stability: the measure whose deviation over repeats is compared between the rows of its table, if any.
+        measures: that its table shows, in their order; by default all of its kind of trials.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
@@ -120,6 +121,7 @@ class Study:
     published: str | None = None
     compare: Compare | None = None
     stability: str | None = None
+    measures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.configurations and not self.grid:
@@ -140,6 +142,29 @@ class Study:
                 value = getattr(self.compare, name)
                 if value not in allowed:
                     raise ValueError(f"compare.{name} is {value!r}; allowed are {', '.join(allowed)}")
+        for name in self.measures:
+            if name not in measures:
+                raise ValueError(f"measures has {name!r}; allowed are {', '.join(measures)}")
+
+    @property
+    def shown(self) -> dict[str, Measure]:
+        """The measures of its table, by name."""
+        measures = TRIALS[self.trains].MEASURES
+        return {name: measures[name] for name in self.measures or measures}
+
+    @cached_property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(own.column for own in self.expanded.values()))
+
+    def place(self, configuration: str) -> tuple[str, str]:
+        """Row and column of the table; of a published ``ROW COLUMN`` too, whose row is none of the study's own."""
+        if configuration in self.expanded:
+            own = self.expanded[configuration]
+            return own.row, own.column
+        for column in self.columns:
+            if configuration.endswith(f" {column}"):
+                return configuration.removesuffix(f" {column}"), column
+        return "", ""
 
     @cached_property
     def expanded(self) -> dict[str, Configuration]:

@@ -39,8 +39,8 @@ STATISTICS = ("", "_relative_std", "_median", "_n")  # of a measure: what is add
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """An entry of ``results/paper.yaml``: figures (``mean``, perhaps ``relative_deviation``) by configuration and
-    measure, and the labels that they stand on."""
+    """An entry of ``results/paper.yaml``: figures (``mean``, perhaps ``relative_deviation``) by configuration (or, as
+    ``ROW COLUMN``, in a row of their own) and measure, and the labels that they stand on."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
@@ -253,18 +253,19 @@ def _blocks(study: Study, kind: type[TrialConfig], table: pd.DataFrame) -> list[
     labels = labels.where(~(is_baseline & figures["setting"].isin(first)), figures["method"])
     if any(measure.block for measure in kind.MEASURES.values()):
         return _blocks_of_measures(study, kind, figures, labels)
-    rows_of = figures["configuration"].map({name: own.row for name, own in study.expanded.items()}).fillna("")
-    labels += (", " + rows_of).where(rows_of != "", "")
-    figures["column"] = figures["configuration"].map({name: own.column for name, own in study.expanded.items()})
-    columns = list(dict.fromkeys(own.column for own in study.expanded.values()))
+    figures[["row", "column"]] = [study.place(name) for name in figures["configuration"]]
+    if figures.loc[is_baseline, "row"].nunique() == 1:  # the same in all rows
+        figures.loc[is_baseline, "row"] = ""
+    labels += (", " + figures["row"]).where(figures["row"] != "", "")
     blocks = []
-    for name, measure in kind.MEASURES.items():
+    for name, measure in study.shown.items():
         rows = []
         for label in labels.unique():
             part = figures[(labels == label) & figures[name].notna()].set_index("column")
             if len(part):
-                rows.append([label, *(_cell(kind, part.loc[c], name) if c in part.index else "-" for c in columns)])
-        blocks.append(Block(measure.title, columns, rows))
+                cells = (_cell(kind, part.loc[c], name) if c in part.index else "-" for c in study.columns)
+                rows.append([label, *cells])
+        blocks.append(Block(measure.title, study.columns, rows))
     return blocks
 
 
@@ -279,8 +280,8 @@ def _blocks_of_measures(study: Study, kind: type[TrialConfig], figures: pd.DataF
     ours = (figures["method"] == OURS) & (figures["setting"] == study.setting)
     labels = labels.where(~ours, OURS) + ", " + figures["configuration"]
     blocks = []
-    for title in dict.fromkeys(measure.block for measure in kind.MEASURES.values()):
-        measures = {name: measure for name, measure in kind.MEASURES.items() if measure.block == title}
+    for title in dict.fromkeys(measure.block for measure in study.shown.values()):
+        measures = {name: measure for name, measure in study.shown.items() if measure.block == title}
         rows = [
             [label, *(_cell(kind, row, name) for name in measures)]
             for label, (_, row) in zip(labels, figures.iterrows(), strict=True)

@@ -96,8 +96,6 @@ class TrialConfig(ABC):
     """The final metrics that tables show."""
     METHODS: ClassVar[Mapping[str, str]]
     """The methods that a trial scores, by the prefix of their metrics: baselines first, the model last."""
-    CURVE: ClassVar[str]
-    """The metric of an epoch that says how a trial is doing; lower is better."""
     CELLS: ClassVar[Mapping[str, str]] = {
         "train_cells": "training",
         "validation_cells": "validation",
@@ -116,6 +114,11 @@ class TrialConfig(ABC):
     @abstractmethod
     def epochs(self) -> int:
         """That it trains for."""
+
+    @property
+    @abstractmethod
+    def curve(self) -> str:
+        """The metric of an epoch that says how the trial is doing; lower is better."""
 
     @abstractmethod
     def data(self) -> Data:

@@ -31,7 +31,7 @@ from study.trial import TrialConfig
 if TYPE_CHECKING:  # a trial's process needs no MLflow
     from study.tracking import Tracker
 
-SCORE = "score"  # what Tune and Optuna are told of an epoch: the trial's CURVE
+SCORE = "score"  # what Tune and Optuna are told of an epoch: the trial's curve
 RETRIES = 2
 PROGRESS_SECONDS = 60.0
 
@@ -94,7 +94,7 @@ def _train(config: dict[str, str], jobs: Mapping[str, _Job]) -> None:
             raise FileNotFoundError(f"{job.place.directory} is not there on {os.uname().nodename}; {UNSHARED}")
         _keep_to_share(_gpus(tune.get_context().get_trial_resources()), job.outside)
         for metrics in job.place.run(job.config, job.device):
-            score = metrics.get(job.config.CURVE, score)
+            score = metrics.get(job.config.curve, score)
             tune.report({SCORE: score, "record": metrics})
     except Exception as error:
         tune.report({SCORE: score, "failure": _failure_of(error)})

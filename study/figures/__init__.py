@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure as Drawing
 
-from study.figures import ablation, latent_space, predictions, sampling, training
+from study.figures import ablation, label_efficiency, latent_space, predictions, sampling, training
 from study.figures.records import UnavailableError
 
 FOLDER = Path("results", "figures")
@@ -80,6 +80,10 @@ FIGURES = {
     "ablation": Figure(
         "Ablation: what one change of the paper's configuration does to how well test cells are ranked",
         ablation.ablation,
+    ),
+    "label_efficiency": Figure(
+        "Kendall tau by number of labelled cells: mean and sample deviation over repeats",
+        label_efficiency.label_efficiency,
     ),
     "latent_space": Figure("The latent space in its first two principal components", latent_space.latent_space),
     "predicted_and_true": Figure("Predicted against true accuracy", predictions.predicted_and_true),

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from study.figures import FIGURES, STYLE, frame, write_figures
 from study.figures.ablation import draw_ablation
+from study.figures.label_efficiency import draw_label_efficiency, label_efficiency
 from study.figures.latent_space import draw_latent_space, draw_properties
 from study.figures.predictions import draw_density, draw_errors_by_accuracy, draw_sorted
 from study.figures.records import Curve, Predictions, best_predictions, shipped_latents
@@ -222,6 +223,54 @@ def test_the_ablation_is_drawn_from_recorded_runs_of_the_rows_that_there_are(
     assert main(["ablation", "--local", "--trial", "4", "--data", str(small_table)]) == 0
     assert main(["figures"]) == 0
     assert "results/figures/ablation.svg" in capsys.readouterr().out
+
+
+def test_kendall_tau_is_drawn_by_number_of_labels_with_published_figures_as_open_marks() -> None:
+    rows = [
+        (method, labels, tau + 0.1 * seed)
+        for method, tau in (("boosted trees on cell features", 0.1), ("pretrained", 0.3), ("from scratch", 0.2))
+        for labels in (16, 512)
+        for seed in (1, 2)
+    ]
+    published = pd.DataFrame([("FLAN", 16, 0.479), ("FLAN", 512, 0.809)], columns=["method", "labels", "tau"])
+    drawing = draw_label_efficiency(pd.DataFrame(rows, columns=["method", "labels", "tau"]), published)
+    [panel] = drawing.axes
+    assert [text.get_text() for text in drawing.legends[0].get_texts()] == [
+        "FLAN, as published",
+        "pretrained",
+        "from scratch",
+        "boosted trees on cell features",
+    ]
+    [flan] = [line for line in panel.lines if line.get_fillstyle() == "none"]
+    assert flan.get_xydata().tolist() == [[16, 0.479], [512, 0.809]]
+    [bars] = [each for each in panel.containers if each.get_label() == "pretrained"]
+    assert bars.lines[0].get_xydata().tolist() == [[16, pytest.approx(0.45)], [512, pytest.approx(0.45)]]
+    [segments] = [each.get_segments() for each in bars.lines[2]]
+    assert segments[0][:, 1].tolist() == pytest.approx([0.45 - 0.1 / 2**0.5, 0.45 + 0.1 / 2**0.5])
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["16", "512"]
+
+
+def test_label_efficiency_is_drawn_from_the_runs_of_the_study_and_the_trees_of_a_draw_once(
+    study_folder: Path, database: Path, small_table: Path
+) -> None:
+    trials, tracker = plan_trials(load_study("label_efficiency"), {}, str(small_table)), Tracker("label_efficiency")
+    for i in (0, 1, 10, 80):  # two draws of 16 cells, one of 32, and the first again, pretrained
+        config = trials[i].config
+        trials[i].place.directory.mkdir(parents=True)
+        for file in config.FILES:
+            (trials[i].place.directory / file).write_text("")
+        metrics = {"train_cells": config.sampling.size, "test_kendall_tau": 0.5 + 0.001 * i}
+        tracker.start(trials[i], device="cpu")
+        tracker.finish(trials[i], metrics | {"baseline_boosted_trees_test_kendall_tau": float("nan") if i else 0.25})
+    drawing, foot = label_efficiency()
+    means = {each.get_label(): each.lines[0].get_xydata().tolist() for each in drawing.axes[0].containers}
+    assert means == {
+        "from scratch": [[16, pytest.approx(0.5005)], [32, pytest.approx(0.51)]],
+        "pretrained": [[16, pytest.approx(0.58)]],
+        "boosted trees on cell features": [[16, 0.25], [32, pytest.approx(np.nan, nan_ok=True)]],
+    }
+    assert foot.startswith("4 runs of label_efficiency. labels: ")
+    assert "FlowerFormer" not in str([line.get_label() for line in drawing.axes[0].lines])
 
 
 def test_a_frame_leaves_room_for_title_legend_and_foot() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -146,7 +148,7 @@ def test_a_key_depends_on_the_autoencoder_where_its_latents_are_used_and_not_on_
     assert key(copy, "latent") == key(small_autoencoder, "latent") != key(other, "latent")
     assert key(copy, "edit") == key(other, "edit") == key(tmp_path / "gone", "edit")
     assert key(copy, "latent") != key(copy, "k_means_pp")
-    with pytest.raises(ValueError, match=r"latents is .*gone"):
+    with pytest.raises(ValueError, match=r"gone' is no autoencoder, there is no file .*gone; it must be 'shipped' or"):
         key(tmp_path / "gone", "latent")
 
 
@@ -162,3 +164,65 @@ def test_the_digest_of_the_autoencoder_is_recorded_in_place_of_its_path(
     assert len(digest) == 64
     list(config.run(tmp_path / "trial"))
     assert json.loads((tmp_path / "trial" / CONFIG).read_text())["sampling"]["latents"] == digest
+
+
+BUDGET = {
+    "split": {"name": "rest"},
+    "sampling": {"size": 16},
+    "training": {"select": "last", "epochs": 2, "passes": 3},
+}
+
+
+def test_a_label_budget_is_trained_on_and_all_other_cells_are_tested(tmp_path: Path, small_table: Path) -> None:
+    config = small_config(small_table, **BUDGET, seed=1)
+    *epochs, final = config.run(tmp_path)
+    assert [final[f"{part}_cells"] for part in ("train", "validation", "test")] == [16, 0, 255]
+    assert len(epochs) == final["best_epoch"] == 2
+    assert not any("validation_rmse" in name for name in (*epochs[0], *final))
+    assert config.curve in epochs[0]
+    assert small_config(small_table).curve == "validation_rmse"
+    assert config.progress(epochs[0]).startswith("epoch 1/2, training loss ")
+    assert "validation" not in config.progress(epochs[0])
+    assert math.isnan(final["baseline_boosted_trees_test_kendall_tau"])  # of fewer cells than two leaves: a constant
+    again = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, size=None, share=16 / 271))
+    *_, same = again.run(tmp_path / "again")
+    assert same["test_rmse"] == final["test_rmse"]
+
+
+def test_a_pretrained_encoder_is_the_first_of_a_trial_and_part_of_its_key_by_content(
+    tmp_path: Path, small_table: Path, small_autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def train_nothing(*args: object, encoder: object, **more: object):
+        given.append(encoder)
+        raise InterruptedError
+        yield
+
+    monkeypatch.setattr("study.predictor.train_predictor", train_nothing)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(small_autoencoder, "copy.safetensors")
+    model = {"encoder": {"node_dim": 6, "graph_dim": 5, "rounds": 1}}
+    config, copy, scratch = (
+        small_config(small_table, model=model, pretrained=pretrained).resolved()
+        for pretrained in (str(small_autoencoder), "copy.safetensors", "none")
+    )
+    assert copy.pretrained == str(tmp_path / "copy.safetensors")
+    assert trial_key(config, "") == trial_key(copy, "") != trial_key(scratch, "")
+    assert trial_key(scratch, "") == trial_key(small_config(small_table, model=model), "")
+    for each in (config, scratch):
+        with pytest.raises(InterruptedError):
+            next(each.run(tmp_path))
+    expected = VSGAE.from_pretrained(small_autoencoder).encoder.state_dict()
+    assert given[0].keys() == expected.keys()
+    assert all(torch.equal(given[0][name], expected[name]) for name in expected)
+    assert given[1] is None
+
+
+def test_a_pretrained_encoder_of_another_shape_or_none_is_refused(small_table: Path, small_autoencoder: Path) -> None:
+    config = small_config(small_table, pretrained=str(small_autoencoder))  # which has graph_dim 5
+    message = r"^pretrained is .*small\.safetensors', and model\.encoder is not as in it: graph_dim 4, not 5$"
+    with pytest.raises(ValueError, match=message):
+        config.resolved()
+    with pytest.raises(ValueError, match=r"gone' is no autoencoder, there is no file"):
+        small_config(small_table, pretrained="gone").resolved()

@@ -35,7 +35,7 @@ def test_table1_is_three_tasks_with_five_repeats_of_the_papers_configuration(sma
 
 
 @pytest.mark.parametrize("name", sorted(study_files()))
-def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path, shipped_autoencoder: Path) -> None:
+def test_every_study_of_the_project_can_be_planned(name: str, small_table: Path) -> None:
     study = load_study(name)
     source = str(small_table) if study.trains == "predictor" else None
     assert len(plan_trials(study, {}, source)) == len(study.expanded) * study.repeats
@@ -57,6 +57,31 @@ def test_sampling_is_every_method_and_share_with_five_repeats_of_the_papers_conf
         assert trial.config.training == dataclasses.replace(paper, epochs=100)
         assert trial.config.model == PredictorTrial().model
         assert trial.config.sampling.latents == "shipped"
+
+
+def test_label_efficiency_is_eight_budgets_without_validation_cells_from_scratch_and_pretrained(
+    small_table: Path,
+) -> None:
+    study = load_study("label_efficiency")
+    trials = plan_trials(study, {}, str(small_table))
+    assert len({trial.key for trial in trials}) == 2 * 8 * 10
+    assert study.columns == ["16", "32", "64", "128", "256", "512", "1 %", "5 %"]
+    assert [trial.configuration for trial in trials[:160:80]] == ["from scratch 16", "pretrained 16"]
+    budgets = [(trial.config.sampling.size, trial.config.sampling.share) for trial in trials[:80:10]]
+    assert budgets == [(2**i, 1.0) for i in range(4, 10)] + [(None, 0.01), (None, 0.05)]
+    for scratch, pretrained in zip(trials[:80], trials[80:], strict=True):
+        assert (scratch.config.pretrained, pretrained.config.pretrained) == ("none", "shipped")
+        assert dataclasses.replace(pretrained.config, pretrained="none") == scratch.config
+        assert (scratch.config.split.name, scratch.config.training.select) == ("rest", "last")
+        assert (scratch.config.labels.metric, scratch.config.sampling.method) == ("validation_accuracy", "uniform")
+
+
+def test_a_published_figure_has_a_row_of_its_own_in_one_of_the_studys_columns() -> None:
+    study = load_study("label_efficiency")
+    assert study.place("pretrained 1 %") == ("pretrained", "1 %")
+    assert study.place("FLAN with zero-cost scores 16") == ("FLAN with zero-cost scores", "16")
+    assert study.place("FLAN 17") == ("", "")
+    assert load_study("table1").place("zero-shot-6") == ("", "zero-shot-6")
 
 
 def test_a_grid_is_every_configuration_with_every_combination_of_its_values(study_folder: Path) -> None:
@@ -275,6 +300,7 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
             "compare.reference is 'paper'; allowed are prediction, zero-shot-6, zero-shot-7",
         ),
         ({"stability": "rmse"}, "stability is 'rmse'; allowed are test_rmse, best_validation_rmse"),
+        ({"measures": ["tau"]}, "measures has 'tau'; allowed are test_rmse, best_validation_rmse"),
         ({"trains": "both"}, "trains is 'both'; allowed are predictor, autoencoder"),
         ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),
         ({"resources": {"gpus": 1.5}}, "resources: gpus is 1.5; it must be between 0 and 1, or a whole number"),

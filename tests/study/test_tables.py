@@ -247,6 +247,39 @@ def test_of_a_grid_the_last_axis_is_the_columns_and_baselines_are_fitted_anew_fo
     assert "cells (training / validation / test): 10 %: 19 / 27 / 54; half: 95 / 27 / 54\n" in files[1].read_text()
 
 
+def test_a_study_shows_the_measures_that_it_names_and_published_rows_in_its_columns(
+    study_folder: Path, small_table: Path
+) -> None:
+    study = load_study("label_efficiency")
+    trials = plan_trials(study, {}, str(small_table))
+    runs = {trial.key: finished(trial, 0.02) for trial in trials}
+    for trial in trials:
+        run = runs[trial.key].metrics
+        del run["best_validation_rmse"]
+        run["baseline_boosted_trees_test_kendall_tau"] = float("nan") if trial.config.sampling.size == 16 else 0.6
+        run["train_cells"], run["validation_cells"] = float(trial.config.sampling.size or 3), 0.0
+    markdown = write_tables(study, trials, runs, command="")[1].read_text()
+    titles = [line for line in markdown.splitlines() if line.startswith("## ")]
+    assert titles == ["## Test Kendall tau", "## Test RMSE", "## Test RMSE over that of the constant predictor"]
+    block = markdown.split("## Test Kendall tau\n")[1].split("##")[0]
+    assert block.splitlines()[1] == "|  | 16 | 32 | 64 | 128 | 256 | 512 | 1 % | 5 % |"
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in block.splitlines()[3:] if line}
+    published, figures = "published, not comparable, NAS predictors of 2024", ["0.4790", "0.5970", "-"]
+    figures += ["0.7290", "0.7660", "0.8090"]
+    assert [cell.strip() for cell in rows[f"{published}, FLAN"]] == [*figures, "-", "-"]
+    assert rows[f"{published}, FlowerFormer"][6].strip() == "0.7500"
+    assert list(rows)[3:] == [
+        "boosted trees on cell features",
+        "VS-GAE, small budgets, from scratch",
+        "VS-GAE, small budgets, pretrained",
+    ]
+    assert [cell.strip() for cell in rows["boosted trees on cell features"]][:2] == [
+        "-",
+        "0.6000 ± 0.0 % (n = 10, median 0.6000)",
+    ]
+    assert "16: 16 / 0 / 54" in markdown
+
+
 def test_the_stability_of_the_rows_stands_beside_the_table_and_in_it(gridded: Study, small_table: Path) -> None:
     trials = plan_trials(gridded, {}, str(small_table))
     calm, wild = (0.0200, 0.0201, 0.0202, 0.0199), (0.02, 0.04, 0.03, 0.01)

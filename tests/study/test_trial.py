@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from study.predictor import PredictorTrial
 from study.space import load_study, plan_trials, study_files
 from study.trial import PER_CENT, Measure
 
@@ -27,15 +29,17 @@ SMALL = {
     [(name, configuration) for name in sorted(study_files()) for configuration in load_study(name).expanded],
 )
 def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cpu(
-    name: str, configuration: str, tmp_path: Path, small_table: Path, shipped_autoencoder: Path
+    name: str, configuration: str, tmp_path: Path, small_table: Path
 ) -> None:
     study = load_study(name)
     source = str(small_table) if study.trains == "predictor" else None
     trials = plan_trials(study, SMALL[study.trains], source)
     config = next(trial.config for trial in trials if trial.configuration == configuration)
+    if isinstance(config, PredictorTrial) and config.sampling.size is not None:  # of 271 cells
+        config = replace(config, sampling=replace(config.sampling, size=min(config.sampling.size, 32)))
     epoch, final = config.run(tmp_path)
     assert math.isfinite(epoch["train_loss"])
-    assert all(math.isfinite(final[measure]) or measure in ("test_novel", "test_unique") for measure in config.MEASURES)
+    assert all(math.isfinite(final[measure]) or measure in ("test_novel", "test_unique") for measure in study.shown)
     assert not final.keys() & epoch.keys()
     assert all((tmp_path / file).stat().st_size for file in config.FILES)
     for text in (config.progress(epoch), config.scores(final)):
