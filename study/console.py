@@ -22,7 +22,7 @@ def describe(error: BaseException) -> str:
 
 def listing(trials: Sequence[Trial], runs: Mapping[str, Recorded]) -> str:
     """Every trial and its state, one line each."""
-    width = max(len(trial.name) for trial in trials)
+    width = max((len(trial.name) for trial in trials), default=0)
     lines = []
     for trial in trials:
         recorded = runs.get(trial.key)

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from vsgae.baselines import BASELINES, fit_baselines
 from vsgae.encoder import EncoderConfig
 from vsgae.latents import SHIPPED, encoder_means, model_digest, model_file
 from vsgae.nasbench101.labels import OFFICIAL, SURROGATE, LabelConfig, Labels, label_digest, load_labels
-from vsgae.predictor import PredictorConfig
+from vsgae.predictor import AccuracyPredictor, PredictorConfig
 from vsgae.sampling import SamplingConfig
 from vsgae.splits import Split, SplitConfig, split
 from vsgae.training import TrainingConfig, train_predictor
@@ -44,7 +45,8 @@ class PredictorTrial(TrialConfig):
             with this project; or the path of one. ``model.encoder`` must be that of the autoencoder.
 
     Final metrics: ``best_epoch``, ``best_validation_*`` where there are validation cells, ``test_*``,
-    ``baseline_<name>_test_*``, ``parameters``, the number of weights, and ``training_seconds``.
+    ``baseline_<name>_test_*``, ``training_seconds`` (of all epochs, validation included) and ``parameters``, the number
+    of weights.
     """
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
@@ -57,6 +59,11 @@ class PredictorTrial(TrialConfig):
         **{f"baseline_{name}_": title for name, title in BASELINES.items()},
         "": OURS,
     }
+    OBJECTIVES: ClassVar[tuple[str, ...]] = (
+        *(f"best_validation_{name}" for name in ("kendall_tau", "spearman", "rmse", "mae", "r2")),
+        "training_seconds",
+        "parameters",
+    )
 
     model: PredictorConfig = field(default_factory=PredictorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -137,13 +144,17 @@ class PredictorTrial(TrialConfig):
             final |= {f"baseline_{baseline}_test_{name}": value for name, value in scores.items()}
             final[f"baseline_{baseline}_test_rmse_ratio"] = scores["rmse"] / constant
         final |= parts.counts()
-        final["parameters"] = float(sum(weight.numel() for weight in result.model.parameters()))
-        final["training_seconds"] = seconds
+        final["parameters"], final["training_seconds"] = float(self.parameters()), seconds
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in result.model.state_dict().items()}
         save_file(weights, directory / MODEL)
         self.write_config(directory, labels={"description": labels.description, "digest": labels.digest})
         yield final
+
+    def parameters(self) -> int:
+        with torch.device("meta"):
+            model = AccuracyPredictor(self.model)
+        return sum(weight.numel() for weight in model.parameters())
 
     def progress(self, metrics: Mapping[str, float]) -> str:
         text = f"epoch {metrics['epoch']:.0f}/{self.epochs}, training loss {metrics['train_loss']:.3g}"

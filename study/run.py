@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from study.stopping import NoAnswerError, Stopped, stoppable, time_limit
 
 if TYPE_CHECKING:  # nothing is imported before the arguments are read: --help answers at once
-    from study.space import Study, Trial
+    from study.proposals import Proposals
+    from study.space import PlannedSearch, Study, Trial
     from study.tracking import Tracker
 
 DESCRIPTION = """\
@@ -93,7 +94,10 @@ def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         if args.minutes is not None:
             stack.enter_context(time_limit(args.minutes))
         stack.callback(job.tracker.interrupt)
-        trials = [_run_here(job)] if args.local else _run_on_ray(job, args.address, stack)
+        proposals = None if job.search is None else job.proposals()
+        trials = _run_here(job, proposals) if args.local else _run_on_ray(job, args.address, proposals, stack)
+        if proposals is not None:
+            return _report_search(job, proposals, arguments)
         return _report(job, trials, args, arguments)
 
 
@@ -104,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("study", metavar="STUDY", help=STUDY)
     parser.add_argument("--local", action="store_true", help=LOCAL)
     parser.add_argument("--trial", type=int, metavar="K", help="only this trial; with --local: or the first unfinished")
+    parser.add_argument("--trials", type=int, metavar="N", help="of a search: N more than there are")
     parser.add_argument("--plan", action="store_true", help="print the trials and their states, and start nothing")
     parser.add_argument("--data", metavar="SOURCE", help=DATA)
     parser.add_argument(
@@ -143,6 +148,8 @@ class _Job:
     Args:
         gpus_per_trial: in place of the study's figure; until it is measured, a whole one.
         measure: on a GPU.
+        search: if the study is one; ``trials`` is then what all of its trials have in common.
+        more: trials of it, beside those that there are.
     """
 
     study: Study
@@ -152,6 +159,14 @@ class _Job:
     tracker: Tracker
     gpus_per_trial: float | None
     measure: bool
+    search: PlannedSearch | None
+    more: int | None
+
+    def proposals(self) -> Proposals:
+        from study.proposals import Proposals
+
+        assert self.search is not None
+        return Proposals(self.search, self.tracker.runs(), self.more)
 
     def unfinished(self) -> list[Trial]:
         runs = self.tracker.runs()
@@ -161,14 +176,26 @@ class _Job:
 def _read(args: argparse.Namespace) -> _Job:
     """Check the whole command; it writes nothing."""
     from study.settings import flatten, parse_assignment
-    from study.space import load_study, plan_trials
+    from study.space import load_study, plan_search, plan_trials
 
     study = load_study(args.study)
     given: dict[str, object] = {}
     for text in args.set:
         given |= parse_assignment(text)
     small = {name: value for name, value in flatten(study.local).items() if args.local and name not in given}
-    trials = plan_trials(study, small | given, args.data)
+    search = None if study.search is None else plan_search(study, small | given, args.data)
+    if search is None:
+        trials = plan_trials(study, small | given, args.data)
+        if args.trials is not None:
+            raise ValueError(f"{study.name} has no search; it takes no --trials {args.trials}")
+    else:
+        trials = [search.base]
+        if args.trial is not None:
+            raise ValueError(f"{study.name} is a search, which draws its trials; it takes no --trial {args.trial}")
+        if args.trials is not None and args.trials < 1:
+            raise ValueError(f"trials is {args.trials}; it must be at least 1")
+        if args.gpus_per_trial == MEASURED:
+            raise ValueError(f"{study.name} is a search, whose trials are not known yet; none can be {MEASURED}")
     if args.trial is not None and not 0 <= args.trial < len(trials):
         raise ValueError(f"there is no trial {args.trial}; {study.name} has the trials 0 to {len(trials) - 1}")
     if args.local and args.address is not None:
@@ -188,7 +215,7 @@ def _read(args: argparse.Namespace) -> _Job:
     for trial in trials:
         trial.config.data()
     made_small = [f"{name}={value}" for name, value in small.items()]
-    return _Job(study, trials, chosen, made_small, Tracker(study.name), gpus_per_trial, measure)
+    return _Job(study, trials, chosen, made_small, Tracker(study.name), gpus_per_trial, measure, search, args.trials)
 
 
 def _print_plan(job: _Job, address: str | None) -> None:
@@ -205,19 +232,30 @@ def _print_plan(job: _Job, address: str | None) -> None:
         print(f"resources: {Room(each, os.cpu_count() or 1, num_gpus)}")
     if job.measure:
         print("resources: more trials on a GPU, once it is measured how many fit")
-    print(listing(job.chosen, job.tracker.runs()))
+    if job.search is None:
+        print(listing(job.chosen, job.tracker.runs()))
+        return
+    proposals = job.proposals()
+    print(f"search: {job.search.name}")
+    print(listing(proposals.trials(), job.tracker.runs()))
+    print(f"{proposals.left} to come")
 
 
-def _run_here(job: _Job) -> Trial:
-    """The first unfinished of the chosen trials, in this process."""
+def _run_here(job: _Job, proposals: Proposals | None) -> list[Trial]:
+    """The first unfinished of the chosen trials, or the next of a search, in this process."""
     from tqdm import tqdm
 
     from study.console import describe, say
 
-    unfinished = job.unfinished()
-    if not unfinished:
-        return job.chosen[0]
-    trial, tracker = unfinished[0], job.tracker
+    if proposals is not None:
+        trial, tracker = proposals.propose(), job.tracker
+        if trial is None:
+            return []
+    else:
+        unfinished, tracker = job.unfinished(), job.tracker
+        if not unfinished:
+            return job.chosen[:1]
+        trial = unfinished[0]
     device = "cuda" if job.study.resources.where(_num_gpus(), job.gpus_per_trial).gpus else "cpu"
     epoch = tracker.start(trial, device=device)
     say(trial, f"goes on after epoch {epoch}" if epoch else f"started on {device}")
@@ -228,26 +266,38 @@ def _run_here(job: _Job) -> Trial:
                     tracker.log_epoch(trial, metrics)
                     bar.set_postfix_str(trial.config.progress(metrics), refresh=False)
                     bar.update()
-        tracker.finish(trial, metrics)
+                    if proposals is not None and proposals.report(trial, metrics):
+                        tracker.stop_early(trial)
+                        proposals.stop_early(trial)
+                        break
+            else:
+                tracker.finish(trial, metrics)
+                if proposals is not None:
+                    proposals.finish(trial, metrics)
     except Exception as error:
         tracker.fail(trial, describe(error), traceback.format_exc())
+        if proposals is not None:
+            proposals.fail(trial)
         raise
     trial.place.remove()
-    return trial
+    return [trial]
 
 
-def _run_on_ray(job: _Job, address: str | None, stack: ExitStack) -> list[Trial]:
-    """All chosen trials that are unfinished, on this machine or a cluster."""
-    unfinished = job.unfinished()
-    if unfinished:
+def _run_on_ray(job: _Job, address: str | None, proposals: Proposals | None, stack: ExitStack) -> list[Trial]:
+    """All chosen trials that are unfinished, or all of a search that are left, on this machine or a cluster."""
+    unfinished = job.unfinished() if proposals is None else []
+    if unfinished or (proposals is not None and proposals.left):
         if address is None:
             _keep_ray_to_this_user()
         from study.cluster import check_shared, measured, running_ray
-        from study.tune import run_trials
+        from study.tune import run_search, run_trials
 
         with _errors_in_one_line():
             room = stack.enter_context(running_ray(address, job.study.resources, job.gpus_per_trial))
-            check_shared(unfinished[0].place)
+            check_shared(job.trials[0].place)
+        if proposals is not None:
+            run_search(proposals, job.tracker, room)
+            return job.chosen
         if job.measure:
             room = measured(room, list({trial.configuration: trial.config for trial in unfinished}.values()))
             print(f"measured: {room}", flush=True)
@@ -283,6 +333,22 @@ def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments:
         job.tracker.attach([runs[trial.key].run_id for trial in finished], files, "table")
         print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
     return 1 if any(trial in unfinished for trial in trials) else 0
+
+
+def _report_search(job: _Job, proposals: Proposals, arguments: Sequence[str]) -> int:
+    """Say what came of the search's trials, and write its table."""
+    from study.console import listing
+    from study.search_tables import write_search
+
+    runs = job.tracker.runs()
+    print(listing(proposals.trials(), runs))
+    files = write_search(
+        job.study, proposals.planned, runs, command=shlex.join(["python", "-m", "study.run", *arguments])
+    )
+    print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
+    if proposals.problem:
+        print(f"error: {proposals.problem}", file=sys.stderr)
+    return 1 if proposals.failed or proposals.problem else 0
 
 
 def _print_status() -> int:

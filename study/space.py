@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from pydantic import ConfigDict
 
 from study.autoencoder import AutoencoderTrial
 from study.predictor import PredictorTrial
+from study.search import Range, Search
 from study.settings import CHECKED, build, flatten, merge
 from study.storage import Place, place
 from study.trial import Measure, TrialConfig, trial_key
@@ -104,6 +107,7 @@ class Study:
         compare: the measure that the rows of its table are compared in, and with which, if they are.
         stability: the measure whose deviation over repeats is compared between the rows of its table, if any.
         measures: that its table shows, in their order; by default all of its kind of trials.
+        search: in place of configurations, grid and repeats: trials that a sampler draws, one after the other.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
@@ -122,10 +126,13 @@ class Study:
     compare: Compare | None = None
     stability: str | None = None
     measures: list[str] = field(default_factory=list)
+    search: Search | None = None
 
     def __post_init__(self) -> None:
-        if not self.configurations and not self.grid:
-            raise ValueError("configurations is empty; a study has at least one, or a grid")
+        if self.search is not None and (self.configurations or self.grid or self.repeats != 1):
+            raise ValueError("a study has a search, or configurations, grid and repeats")
+        if not self.configurations and not self.grid and self.search is None:
+            raise ValueError("configurations is empty; a study has at least one, a grid, or a search")
         for name, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{name} is empty; it must have a value")
@@ -214,6 +221,41 @@ class Trial:
         return place(self.study, self.key)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedSearch:
+    """A study's search under some settings.
+
+    Args:
+        search: its settings.
+        base: what all of its trials have in common, as a trial.
+    """
+
+    search: Search
+    base: Trial
+
+    @cached_property
+    def name(self) -> str:
+        """Of all that determines it but the number of trials: what it is called in Optuna's storage."""
+        content = json.dumps([self.search.identity(), self.base.key], sort_keys=True)
+        return f"{self.base.study}: {self.base.setting}, {hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+    def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
+        """The trial with these values of the settings that are searched.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        base = self.base.config
+        config = build(type(base), merge(dataclasses.asdict(base), values))
+        return dataclasses.replace(
+            self.base,
+            index=number,
+            configuration=f"trial {number}",
+            config=config,
+            key=trial_key(config, self.base.data_digest),
+        )
+
+
 def load_study(name: str) -> Study:
     """A study by its name in ``search_spaces/``, or by the path of a YAML file.
 
@@ -255,8 +297,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _like(other: str, content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What a file says, and what that of the study ``other`` says where it says nothing: of ``base`` and ``local``
-    setting by setting, of ``configurations`` name by name, of all else as a whole."""
+    """What a file says, and what that of the study ``other`` says where it says nothing: of ``base``, ``local``
+    and ``search`` setting by setting, of ``configurations`` name by name, of all else as a whole."""
     try:
         theirs = _content(_path(other))
         if "like" in theirs:
@@ -264,7 +306,7 @@ def _like(other: str, content: dict[str, Any], path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path.name}: like: {error}") from None
     both = {**theirs, **content}
-    for name, join in (("base", merge), ("local", merge), ("configurations", dict.__or__)):
+    for name, join in (("base", merge), ("local", merge), ("search", merge), ("configurations", dict.__or__)):
         parts = [part[name] for part in (theirs, content) if name in part]
         if all(isinstance(part, dict) for part in parts) and len(parts) == 2:
             both[name] = join(*parts)
@@ -331,6 +373,48 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
         first, second, *_ = [trial.name for trial in trials if trial.key == key]
         raise ValueError(f"{first} and {second} would be the same trial; a study has each trial once")
     return trials
+
+
+def plan_search(study: Study, overrides: Mapping[str, Any], source: str | None = None) -> PlannedSearch:
+    """The study's search; as :func:`plan_trials`, but that ``overrides`` may also have settings of ``search``.
+
+    Raises:
+        ValueError: as there; or a setting is searched that does not exist or may not have one of its values, or that is
+            an override; or an objective is no metric that its trials may be chosen by.
+    """
+    assert study.search is not None
+    overrides, kind = flatten(overrides), TRIALS[study.trains]
+    of_search = {name: value for name, value in overrides.items() if name.partition(".")[0] == "search"}
+    [base] = plan_trials(study, {name: overrides[name] for name in overrides.keys() - of_search}, source)
+    search = _with(study.search, of_search)
+    for name in search.objectives:
+        if name not in kind.OBJECTIVES:
+            raise ValueError(f"search.objectives has {name}; allowed are {', '.join(kind.OBJECTIVES) or 'none'}")
+    for name, domain in search.domains.items():
+        if name in base.overrides:
+            raise ValueError(f"{name} is searched; to search it elsewhere, set search.space.{name}")
+        for value in (domain.low, domain.high) if isinstance(domain, Range) else domain:
+            try:
+                build(kind, merge(dataclasses.asdict(base.config), {name: value}))
+            except ValueError as error:
+                raise ValueError(f"search.space.{name}: {error}") from None
+    before = study.search.identity()
+    changed = {
+        name: value for name, value in of_search.items() if _with(study.search, {name: value}).identity() != before
+    }
+    if changed:
+        changed |= base.overrides
+        setting = " ".join(map(_assignment, sorted(changed.items())))
+        base = dataclasses.replace(base, overrides=changed, setting=setting)
+    return PlannedSearch(search=search, base=base)
+
+
+def _with(search: Search, changes: Mapping[str, Any]) -> Search:
+    values = merge({"search": dataclasses.asdict(search)}, changes)["search"]
+    try:
+        return build(Search, values)
+    except ValueError as error:
+        raise ValueError(f"search: {error}") from None
 
 
 def _get(config: TrialConfig, name: str) -> Any:

@@ -12,7 +12,19 @@ from study.lock import driver
 from study.space import Study, load_study, study_files
 from study.tracking import Recorded, Tracker
 
-COLUMNS = ("study", "setting", "labels", "trials", "finished", "running", "cut off", "failed", "missing", "to do")
+COLUMNS = (
+    "study",
+    "setting",
+    "labels",
+    "trials",
+    "finished",
+    "stopped early",
+    "running",
+    "cut off",
+    "failed",
+    "missing",
+    "to do",
+)
 
 
 def status() -> str:
@@ -29,19 +41,25 @@ def status() -> str:
 
 
 def _progress(study: Study, runs: Sequence[Recorded], at_work: bool) -> list[object]:
-    total = len(study.expanded) * study.repeats
-    states = [run.status for run in runs]
+    states = [run.status for run in runs if not run.stopped_early]
     running = states.count("RUNNING") if at_work else 0  # or its driver died
     finished, failed = states.count("FINISHED"), states.count("FAILED")
-    cut_off, missing = len(runs) - finished - failed - running, total - len(runs)
-    return [total, finished, running, cut_off, failed, missing, _to_do(runs, missing, running)]
+    early, cut_off = len(runs) - len(states), len(states) - finished - failed - running
+    if study.search is None:
+        total = len(study.expanded) * study.repeats
+        missing = total - len(runs)
+    else:  # draws another trial in place of a failed one
+        total = max(study.search.trials, len(runs) - failed)
+        missing = total - (len(runs) - failed)
+        runs = [run for run in runs if run.status != "FAILED"]
+    return [total, finished, early, running, cut_off, failed, missing, _to_do(runs, missing, running)]
 
 
 def _to_do(runs: Sequence[Recorded], missing: int, running: int) -> str:
     """In hours, from the epochs that are missing and the last one of every run; what comes after the last epoch is not
     counted."""
-    epochs = median(run.epochs for run in runs)
-    left = missing * epochs + sum(run.epochs - run.epoch for run in runs if not run.finished)
+    epochs = median(run.epochs for run in runs) if runs else 0
+    left = missing * epochs + sum(run.epochs - run.epoch for run in runs if not (run.finished or run.stopped_early))
     seconds = [run.metrics["seconds"] for run in runs if "seconds" in run.metrics]
     if not left:
         return "-"

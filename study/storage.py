@@ -53,7 +53,7 @@ class Place:
             raise DamagedCheckpointError(f"{error}; it is set aside, the next try starts at epoch 1") from error
         finally:
             if self.url is not None:
-                shutil.rmtree(self.directory)
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     def finished(self, config: TrialConfig) -> Path:
         """The directory with the finished trial's files, on whichever machine it ran."""
@@ -63,7 +63,7 @@ class Place:
 
     def remove(self) -> None:
         """All that is kept of the trial."""
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
         if self.url is not None:
             store, folder = FileSystem.from_uri(self.url)
             store.delete_dir(folder)

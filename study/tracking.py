@@ -37,6 +37,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a trace
 EPOCHS = "training.epochs"  # the parameter
 EVERY_EPOCH = "train_loss"  # in every epoch's metrics; its last step is the last recorded epoch
 
+STOPPED_EARLY = "stopped_early"  # the tag of a run that is over at that epoch, since others of its search do better
+
 AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow's client says of a server or database that is silent
 PATIENCE = 600.0  # seconds that a trial's start or end waits for it
 PAUSE = 15.0
@@ -62,8 +64,15 @@ class Recorded:
         return self.status == "FINISHED"
 
     @property
+    def stopped_early(self) -> bool:
+        """A search had it end before its last epoch."""
+        return STOPPED_EARLY in self.tags
+
+    @property
     def state(self) -> str:
         """In words; a run that says RUNNING was left so by a driver that died, unless a driver is at work."""
+        if self.stopped_early:
+            return f"stopped early at epoch {self.tags[STOPPED_EARLY]}"
         if self.status == "FAILED":
             return f"failed: {self.tags.get('error', 'no error recorded')}"
         return "finished" if self.finished else f"cut off at epoch {self.epoch}"
@@ -180,6 +189,18 @@ class Tracker:
             for name in trial.config.FILES:
                 self._client.log_artifact(run.run_id, str(directory / name), "model")
             self._client.set_terminated(run.run_id, "FINISHED")
+
+        self._surely(write)
+        del self._open[trial.key]
+
+    def stop_early(self, trial: Trial) -> None:
+        """Close the run as KILLED, with the epoch at which its search had it end."""
+        run = self._open[trial.key]
+
+        def write() -> None:
+            self._write_waiting(run)
+            self._client.set_tag(run.run_id, STOPPED_EARLY, str(run.epoch))
+            self._client.set_terminated(run.run_id, "KILLED")
 
         self._surely(write)
         del self._open[trial.key]

@@ -104,6 +104,8 @@ class TrialConfig(ABC):
     """The final metrics that count cells, and what a table's head calls them."""
     COSTS: ClassVar[Mapping[str, str]] = {"parameters": "parameters", "training_seconds": "training, s"}
     """The final metrics that say what a model takes, and what a comparison calls them."""
+    OBJECTIVES: ClassVar[tuple[str, ...]] = ()
+    """The final metrics that a search may choose by: no test cell has a part in them."""
     FILES: ClassVar[tuple[str, ...]] = (MODEL, CONFIG)
     """What a finished trial leaves in its directory."""
 
@@ -172,6 +174,10 @@ class TrialConfig(ABC):
             for name, value in flatten(self.settings()).items()
         }
         (directory / CONFIG).write_text(json.dumps(merge(values, more), indent=2) + "\n")
+
+    def parameters(self) -> int:
+        """How many weights its model has; none is made for it."""
+        raise NotImplementedError
 
     @abstractmethod
     def progress(self, metrics: Mapping[str, float]) -> str:
