@@ -132,6 +132,6 @@ class Search:
 
     def identity(self) -> dict[str, Any]:
         """All but how many trials: with more of them it is the same search."""
-        values = asdict(self)
-        del values["trials"]
+        space = {name: asdict(domain) if isinstance(domain, Range) else domain for name, domain in self.domains.items()}
+        values = {**asdict(self), "space": space, "trials": None}
         return {name: value for name, value in flatten(values).items() if value is not None}

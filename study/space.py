@@ -386,7 +386,11 @@ def plan_search(study: Study, overrides: Mapping[str, Any], source: str | None =
     overrides, kind = flatten(overrides), TRIALS[study.trains]
     of_search = {name: value for name, value in overrides.items() if name.partition(".")[0] == "search"}
     [base] = plan_trials(study, {name: overrides[name] for name in overrides.keys() - of_search}, source)
-    search = _with(study.search, of_search)
+    own = flatten({"search": dataclasses.asdict(study.search)})
+    try:
+        search = build(Search, merge(own, of_search)["search"])
+    except ValueError as error:
+        raise ValueError(f"search: {error}") from None
     for name in search.objectives:
         if name not in kind.OBJECTIVES:
             raise ValueError(f"search.objectives has {name}; allowed are {', '.join(kind.OBJECTIVES) or 'none'}")
@@ -398,23 +402,16 @@ def plan_search(study: Study, overrides: Mapping[str, Any], source: str | None =
                 build(kind, merge(dataclasses.asdict(base.config), {name: value}))
             except ValueError as error:
                 raise ValueError(f"search.space.{name}: {error}") from None
-    before = study.search.identity()
     changed = {
-        name: value for name, value in of_search.items() if _with(study.search, {name: value}).identity() != before
+        name: value
+        for name, value in of_search.items()
+        if name != "search.trials" and (name not in own or own[name] != value)
     }
     if changed:
         changed |= base.overrides
         setting = " ".join(map(_assignment, sorted(changed.items())))
         base = dataclasses.replace(base, overrides=changed, setting=setting)
     return PlannedSearch(search=search, base=base)
-
-
-def _with(search: Search, changes: Mapping[str, Any]) -> Search:
-    values = merge({"search": dataclasses.asdict(search)}, changes)["search"]
-    try:
-        return build(Search, values)
-    except ValueError as error:
-        raise ValueError(f"search: {error}") from None
 
 
 def _get(config: TrialConfig, name: str) -> Any:

@@ -20,7 +20,7 @@ def trial(study_folder: Path, database: Path, small_table: Path) -> Trial:
 
 @pytest.fixture
 def recorder(trial: Trial) -> _Recorder:
-    return _Recorder([trial], Tracker("small"), "cpu")
+    return _Recorder({trial.key: trial}, Tracker("small"), "cpu")
 
 
 def test_a_trial_whose_process_could_not_be_started_is_recorded_as_failed(trial: Trial, recorder: _Recorder) -> None:
