@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study.search import Range, Search
+from study.search import Range, Search, as_choice
 from study.settings import flatten
 from study.space import PlannedSearch, Trial
 from study.stopping import uninterrupted
@@ -155,7 +155,7 @@ class Proposals:
             drawn = optuna.Trial(self._study, self._trials()[number]._trial_id)
             for name, domain in self.planned.search.domains.items():
                 if not isinstance(domain, Range):
-                    values[name] = drawn.suggest_categorical(name, domain)
+                    values[name] = drawn.suggest_categorical(name, list(map(as_choice, domain)))
                 elif isinstance(defaults[name], int):
                     values[name] = drawn.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
                 else:

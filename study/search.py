@@ -15,6 +15,7 @@ from study.settings import CHECKED, build, flatten
 Sampler = Literal["tpe", "gp", "random", "nsga2"]
 Direction = Literal["maximize", "minimize"]
 LIMITED = ("parameters",)
+Value = bool | int | float | str | list
 BOUNDS = ("low", "high", "log")
 
 
@@ -109,7 +110,7 @@ class Search:
         """By the dotted name of each searched setting the values it may have.
 
         Raises:
-            ValueError: these are no list of numbers, words and yes or no, and no range.
+            ValueError: these are no list, and no range.
         """
         found: dict[str, Any] = {}
         for name, value in flatten(self.space).items():
@@ -124,14 +125,22 @@ class Search:
                     found[name] = build(Range, values)
                 except ValueError as error:
                     raise ValueError(f"space.{name}: {error}") from None
-            elif not (
-                isinstance(values, list) and values and all(isinstance(v, bool | int | float | str) for v in values)
-            ):
+            elif not (isinstance(values, list) and values and all(isinstance(each, Value) for each in values)):
                 raise ValueError(f"space.{name} is {values!r}; it must be a list of values, or have low and high")
         return found
+
+    def value(self, name: str, drawn: Any) -> Any:
+        """What Optuna drew for a setting, as the setting's value; see :func:`as_choice`."""
+        domain = self.domains[name]
+        return drawn if isinstance(domain, Range) else next(each for each in domain if as_choice(each) == drawn)
 
     def identity(self) -> dict[str, Any]:
         """All but how many trials: with more of them it is the same search."""
         space = {name: asdict(domain) if isinstance(domain, Range) else domain for name, domain in self.domains.items()}
         values = {**asdict(self), "space": space, "trials": None}
         return {name: value for name, value in flatten(values).items() if value is not None}
+
+
+def as_choice(value: Value) -> bool | int | float | str:
+    """A value as Optuna's storage can hold it: a list as its text."""
+    return str(value) if isinstance(value, list) else value

@@ -101,7 +101,8 @@ class Study:
             may be several settings, such as ``{1 %: {sampling.share: 0.01, training.epochs: 90}}``. A study has
             each configuration with every combination of them. The last one's values are the columns of its table.
         local: what ``--local`` changes, so that a trial is done in minutes; ``--set`` goes before it.
-        repeats: trials a configuration.
+        repeats: trials a configuration, with seeds one after the other.
+        first_seed: that of the first of them.
         setting: what the study without ``--set`` is called in its table.
         published: the entry of ``results/paper.yaml`` to compare with, if any.
         compare: the measure that the rows of its table are compared in, and with which, if they are.
@@ -120,6 +121,7 @@ class Study:
     base: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
     repeats: int = 1
+    first_seed: int = 0
     resources: Resources = field(default_factory=Resources)
     setting: str = "base"
     published: str | None = None
@@ -138,6 +140,8 @@ class Study:
                 raise ValueError(f"grid.{name} is empty; it must have a value")
         if self.trains not in TRIALS:
             raise ValueError(f"trains is {self.trains!r}; allowed are {', '.join(TRIALS)}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed is {self.first_seed}; it must be at least 0")
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; it must be at least 1")
         measures = TRIALS[self.trains].MEASURES
@@ -240,12 +244,13 @@ class PlannedSearch:
         return f"{self.base.study}: {self.base.setting}, {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
-        """The trial with these values of the settings that are searched.
+        """The trial with these values of the settings that are searched, as Optuna has them.
 
         Raises:
             ValueError: they do not go together.
         """
         base = self.base.config
+        values = {name: self.search.value(name, value) for name, value in values.items()}
         config = build(type(base), merge(dataclasses.asdict(base), values))
         return dataclasses.replace(
             self.base,
@@ -354,7 +359,7 @@ def plan_trials(study: Study, overrides: Mapping[str, Any], source: str | None =
     trials: list[Trial] = []
     for configuration, config in configs.items():
         digest = config.data_digest()
-        for seed in range(study.repeats):
+        for seed in range(study.first_seed, study.first_seed + study.repeats):
             seeded = dataclasses.replace(config.resolved(), seed=seed)
             trials.append(
                 Trial(

@@ -38,6 +38,7 @@ SEARCH = {
             "training.lr": {"low": 1.0e-3, "high": 1.0e-1, "log": True},
             "model.encoder.rounds": {"low": 1, "high": 2},
             "training.loss": ["mse", "huber"],
+            "model.hidden": [[3], [4, 3]],
         },
     },
 }
@@ -75,6 +76,7 @@ def test_a_whole_number_is_searched_among_whole_numbers_and_choices_among_theirs
     assert [trial.name for trial in trials] == [f"trial {number}/seed=0 search.sampler=random" for number in range(6)]
     assert {trial.config.model.encoder.rounds for trial in trials} == {1, 2}
     assert {trial.config.training.loss for trial in trials} == {"mse", "huber"}
+    assert {trial.config.model.hidden for trial in trials} == {(3,), (4, 3)}
     rates = {trial.config.training.lr for trial in trials}
     assert len(rates) == 6
     assert all(1e-3 <= rate <= 1e-1 for rate in rates)
@@ -152,7 +154,8 @@ def test_what_was_recorded_but_not_told_is_told_and_not_run_again(search_file: P
 
 
 def test_the_same_configuration_is_trained_once_and_waits_for_its_twin(search_file: Path, small_table: Path) -> None:
-    one = {"space.training.lr": [0.1], "space.model.encoder.rounds": [1], "halving": None, "sampler": "random"}
+    one = {"space.training.lr": [0.1], "space.model.encoder.rounds": [1], "space.model.hidden": [[3]]}
+    one |= {"halving": None, "sampler": "random"}
     proposals = Proposals(planned(small_table, **one), {})
     running = []
     while (trial := proposals.propose()) is not None:

@@ -274,6 +274,12 @@ def test_a_key_depends_on_every_setting_the_seed_and_the_labels(study_folder: Pa
     assert trial_key(config, "another digest") != key
 
 
+def test_the_seeds_of_repeats_begin_with_the_first_seed(study_folder: Path, small_table: Path) -> None:
+    study = dataclasses.replace(load_study("table1"), first_seed=7, repeats=2)
+    trials = plan_trials(study, {}, str(small_table))
+    assert [trial.config.seed for trial in trials] == [7, 8] * 3
+
+
 def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, al"
@@ -288,7 +294,7 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
     [
         ({"repeat": 3}, "unknown setting repeat; there are name, description"),
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
-        ({"configurations": {}}, "configurations is empty; a study has at least one, or a grid"),
+        ({"configurations": {}}, "configurations is empty; a study has at least one, a grid, or a search"),
         ({"grid": {"training.lr": []}}, "grid.training.lr is empty; it must have a value"),
         ({"grid": {"training.lr": 3}}, "grid.training.lr"),
         (
@@ -301,6 +307,7 @@ def test_an_unknown_study_is_an_error_that_names_the_known_ones(study_folder: Pa
         ),
         ({"stability": "rmse"}, "stability is 'rmse'; allowed are test_rmse, best_validation_rmse"),
         ({"measures": ["tau"]}, "measures has 'tau'; allowed are test_rmse, best_validation_rmse"),
+        ({"first_seed": -1}, "first_seed is -1; it must be at least 0"),
         ({"trains": "both"}, "trains is 'both'; allowed are predictor, autoencoder"),
         ({"resources": {"cpus": 0}}, "resources: cpus is 0.0; it must be above 0"),
         ({"resources": {"gpus": 1.5}}, "resources: gpus is 1.5; it must be between 0 and 1, or a whole number"),
