@@ -26,6 +26,14 @@ from study.stopping import uninterrupted
 from study.tracking import Recorded
 
 DATABASE = "optuna.db"
+STUDY, SETTING, SAMPLER, OBJECTIVES, LABELS, DESCRIPTION = (
+    "study",
+    "setting",
+    "sampler",
+    "objectives",
+    "label_digest",
+    "description",
+)  # of a search
 TRIAL_KEY = "trial_key"  # what the dashboard shows of the trial's MLflow run
 STOPPED_EARLY = "stopped_early"  # the epoch after which halving ends a trial
 IN_A_ROW = 1000  # trials over a limit, until it is given up to find one within
@@ -63,19 +71,13 @@ class Proposals:
 
     def drawn(self) -> list[FrozenTrial]:
         """As Optuna has them, but for those over a limit."""
-        if not Path(DATABASE).exists() or self.planned.name not in optuna.get_all_study_names(self._storage):
+        if not Path(DATABASE).exists() or self.planned.name not in optuna.get_all_study_names(_storage()):
             return []
-        return [trial for trial in self._trials() if all(over <= 0 for over in trial.constraints.values())]
-
-    def pairs(self) -> list[tuple[Trial, FrozenTrial]]:
-        """The drawn ones as trials, and as Optuna has them."""
-        names = self.planned.search.domains.keys()
-        return [
-            (self.planned.trial(each.number, each.params), each) for each in self.drawn() if each.params.keys() == names
-        ]
+        return list(filter(is_within_limits, self._trials()))
 
     def trials(self) -> list[Trial]:
-        return [trial for trial, _ in self.pairs()]
+        """Those that were drawn to the end."""
+        return [self.planned.trial(each.number, each.params) for each in self.drawn() if TRIAL_KEY in each.user_attrs]
 
     def propose(self) -> Trial | None:
         """The next trial to run: one that was cut off, or else a new one. None if there is none left; or if it is the
@@ -140,19 +142,19 @@ class Proposals:
 
     def _tell(self, trial: Trial, **what: Any) -> None:
         with uninterrupted():
-            self._study.tell(self._open.pop(trial.key), **what)
+            self.study.tell(self._open.pop(trial.key), **what)
 
     def _ask(self) -> int:
         """The number of a new trial."""
         with uninterrupted():
-            return self._study.ask().number
+            return self.study.ask().number
 
     def _resume(self, number: int) -> tuple[Trial, optuna.Trial]:
         """A trial that was drawn, perhaps not to the end."""
         defaults, values = flatten(dataclasses.asdict(self.planned.base.config)), {}
         with uninterrupted():
-            self._study.sampler = _sampler(self.planned.search, number)
-            drawn = optuna.Trial(self._study, self._trials()[number]._trial_id)
+            self.study.sampler = _sampler(self.planned.search, number)
+            drawn = optuna.Trial(self.study, self._trials()[number]._trial_id)
             for name, domain in self.planned.search.domains.items():
                 if not isinstance(domain, Range):
                     values[name] = drawn.suggest_categorical(name, list(map(as_choice, domain)))
@@ -178,25 +180,48 @@ class Proposals:
         return True
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False)
 
     @cached_property
-    def _storage(self) -> optuna.storages.RDBStorage:
-        patience = {"connect_args": {"timeout": 60}}  # seconds: the dashboard may be reading
-        return optuna.storages.RDBStorage(f"sqlite:///{Path(DATABASE).absolute()}", engine_kwargs=patience)
+    def study(self) -> optuna.Study:
+        """Optuna's, made if it is not there."""
+        planned, halving = self.planned, self.planned.search.halving
+        with uninterrupted():
+            study = optuna.create_study(
+                storage=_storage(),
+                study_name=planned.name,
+                directions=list(planned.search.objectives.values()),
+                load_if_exists=True,
+                pruner=optuna.pruners.NopPruner()
+                if halving is None
+                else optuna.pruners.SuccessiveHalvingPruner(halving.grace, halving.reduction),
+            )
+            if DESCRIPTION not in study.user_attrs:
+                study.set_user_attr(STUDY, planned.base.study)
+                study.set_user_attr(SETTING, planned.base.setting)
+                study.set_user_attr(SAMPLER, planned.search.sampler)
+                study.set_user_attr(OBJECTIVES, planned.search.objectives)
+                study.set_user_attr(LABELS, planned.base.data_digest)
+                study.set_user_attr(DESCRIPTION, planned.description)  # the last: it says that the others are there
+        return study
 
-    @cached_property
-    def _study(self) -> optuna.Study:
-        halving = self.planned.search.halving
-        return optuna.create_study(
-            storage=self._storage,
-            study_name=self.planned.name,
-            directions=list(self.planned.search.objectives.values()),
-            load_if_exists=True,
-            pruner=optuna.pruners.NopPruner()
-            if halving is None
-            else optuna.pruners.SuccessiveHalvingPruner(halving.grace, halving.reduction),
-        )
+
+def stored() -> list[optuna.Study]:
+    """All searches in this folder, the older ones first."""
+    if not Path(DATABASE).exists():
+        return []
+    names = optuna.get_all_study_names(_storage())
+    studies = [optuna.load_study(study_name=name, storage=_storage()) for name in names]
+    return [study for study in studies if DESCRIPTION in study.user_attrs]
+
+
+def is_within_limits(trial: FrozenTrial) -> bool:
+    return all(over <= 0 for over in trial.constraints.values())
+
+
+def _storage() -> optuna.storages.RDBStorage:
+    patience = {"connect_args": {"timeout": 60}}  # seconds: the dashboard may be reading
+    return optuna.storages.RDBStorage(f"sqlite:///{Path(DATABASE).absolute()}", engine_kwargs=patience)
 
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:

@@ -342,10 +342,10 @@ def _report_search(job: _Job, proposals: Proposals, arguments: Sequence[str]) ->
 
     runs = job.tracker.runs()
     print(listing(proposals.trials(), runs))
-    files = write_search(
-        job.study, proposals.planned, runs, command=shlex.join(["python", "-m", "study.run", *arguments])
-    )
-    print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
+    if proposals.trials():
+        command = shlex.join(["python", "-m", "study.run", *arguments])
+        files = write_search(job.study, proposals, runs, command=command)
+        print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")
     if proposals.problem:
         print(f"error: {proposals.problem}", file=sys.stderr)
     return 1 if proposals.failed or proposals.problem else 0

@@ -243,6 +243,15 @@ class PlannedSearch:
         content = json.dumps([self.search.identity(), self.base.key], sort_keys=True)
         return f"{self.base.study}: {self.base.setting}, {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
+    @property
+    def description(self) -> str:
+        halving = "none is stopped early"
+        if (settings := self.search.halving) is not None:
+            halving = f"after {settings.grace} epochs, and each time there are {settings.reduction} times as many, the "
+            halving += f"best of {settings.reduction} go on"
+        epochs = self.base.config.epochs
+        return f"{self.base.setting}: trials drawn by {self.search.sampler}, at most {epochs} epochs each; {halving}"
+
     def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
         """The trial with these values of the settings that are searched, as Optuna has them.
 

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure as Drawing
 
-from study.figures import ablation, label_efficiency, latent_space, predictions, sampling, training
+from study.figures import ablation, label_efficiency, latent_space, predictions, sampling, search, training
 from study.figures.records import UnavailableError
 
 FOLDER = Path("results", "figures")
@@ -90,6 +90,9 @@ FIGURES = {
     "autoencoder_training": Figure(
         "The autoencoder, epoch by epoch, on 1,000 held-out cells and 1,000 points", training.autoencoder_training
     ),
+    "tune_history": Figure("The search: trial by trial, and the best so far at equal budget", search.tune_history),
+    "tune_importance": Figure("The search: which settings matter", search.tune_importance),
+    "tune_pareto": Figure("The search: the objective against training time", search.tune_pareto),
 }
 
 

@@ -20,6 +20,7 @@ from study.figures.latent_space import draw_latent_space, draw_properties
 from study.figures.predictions import draw_density, draw_errors_by_accuracy, draw_sorted
 from study.figures.records import Curve, Predictions, best_predictions, shipped_latents
 from study.figures.sampling import draw_stability
+from study.figures.search import draw_history, draw_importance, draw_pareto
 from study.figures.training import draw_autoencoder, draw_errors
 from study.run import main
 from study.space import load_study, plan_trials
@@ -271,6 +272,42 @@ def test_label_efficiency_is_drawn_from_the_runs_of_the_study_and_the_trees_of_a
     }
     assert foot.startswith("4 runs of label_efficiency. labels: ")
     assert "FlowerFormer" not in str([line.get_label() for line in drawing.axes[0].lines])
+
+
+@pytest.fixture
+def trials() -> pd.DataFrame:
+    """Of two searches: state, tau, seconds."""
+    states = {"c": "complete", "e": "stopped early"}
+    rows = [
+        ("tpe", number, states[state], 4 if state == "c" else 1, tau, 0.1, 10.0 * number)
+        for number, state, tau in [(1, "c", 0.5), (2, "e", np.nan), (3, "c", 0.4), (4, "c", 0.7)]
+    ]
+    rows += [("search.sampler=random", 0, "complete", 4, 0.6, 0.1, 5.0)]
+    columns = ["setting", "trial", "state", "epochs", "tau", "last", "training_seconds"]
+    return pd.DataFrame(rows, columns=columns).assign(sampler=["tpe"] * 4 + ["random"])
+
+
+def test_the_best_so_far_is_drawn_by_trials_and_by_epochs_for_each_search(trials: pd.DataFrame) -> None:
+    drawing = draw_history(trials, "tau", "maximize")
+    each, by_trials, by_epochs = drawing.axes
+    assert each.lines[0].get_xydata().tolist() == [[1, 0.5], [3, 0.4], [4, 0.7]]
+    assert each.lines[1].get_xydata().tolist() == [[2, 0.1]]  # stopped early
+    assert by_trials.lines[0].get_xydata().tolist() == [[1, 0.5], [3, 0.5], [4, 0.7], [4, 0.7]]
+    assert by_epochs.lines[0].get_xydata().tolist() == [[4, 0.5], [9, 0.5], [13, 0.7], [13, 0.7]]
+    assert by_epochs.lines[1].get_xydata().tolist() == [[4, 0.6], [4, 0.6]]
+    names = [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert names == ["tpe", "random (search.sampler=random)"]
+
+
+def test_the_front_is_drawn_through_what_nothing_else_beats(trials: pd.DataFrame) -> None:
+    panel = draw_pareto(trials, "tau", "maximize").axes[0]
+    assert panel.lines[-1].get_xydata().tolist() == [[5, 0.6], [40, 0.7]]
+
+
+def test_importance_is_a_bar_a_setting_the_largest_on_top() -> None:
+    panel = draw_importance({"training.lr": 0.7, "model.dropout": 0.3}).axes[0]
+    assert [bar.get_width() for bar in panel.patches] == [0.7, 0.3]
+    assert panel.yaxis_inverted()
 
 
 def test_a_frame_leaves_room_for_title_legend_and_foot() -> None:

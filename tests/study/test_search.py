@@ -19,9 +19,9 @@ from optuna.trial import TrialState
 from study.proposals import DATABASE, Proposals
 from study.run import main
 from study.search import Range, Search
-from study.search_tables import COMPLETE, EARLY, front, importance, searches_to_show, trials_table
+from study.search_records import COMPLETE, EARLY, front, importance, recorded_searches, trials_table
 from study.space import PlannedSearch, load_study, plan_search
-from study.tracking import Recorded
+from study.tracking import Recorded, Tracker
 
 TAU = "best_validation_kendall_tau"
 SEARCH = {
@@ -101,7 +101,7 @@ def test_a_driver_that_dies_while_it_draws_leaves_a_trial_that_is_drawn_to_the_e
 ) -> None:
     search = planned(small_table, sampler="random")
     proposals = Proposals(search, {})
-    proposals._study.ask().suggest_categorical("training.loss", ["mse", "huber"])
+    proposals.study.ask().suggest_categorical("training.loss", ["mse", "huber"])
     again = Proposals(search, {})
     assert again.trials() == []
     assert again.left == 6
@@ -353,13 +353,10 @@ def test_a_search_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(
     table = pd.read_csv("results/found.csv")
     assert sorted(table["key"]) == sorted(told)
     assert table["state"].isin([COMPLETE, EARLY]).all()
-    study, search = load_study("found"), planned(small_table)
-    from study.tracking import Tracker
-
-    own = Tracker("found").runs()
-    [shown] = searches_to_show(study, search, own)
-    assert shown.name == search.name
-    shares = importance(trials_table([shown], own), [shown])
+    searches = recorded_searches("found")
+    assert [search.study_name for search in searches] == [planned(small_table).name]
+    shares, n = importance(searches, trials_table(searches, Tracker("found").runs()))
+    assert n == Counter(trial.state for trial in drawn)[TrialState.COMPLETE]
     assert not shares or sum(shares.values()) == pytest.approx(1)
 
     capsys.readouterr()
