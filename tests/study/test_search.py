@@ -46,14 +46,14 @@ SEARCH = {
 
 @pytest.fixture
 def search_file(study_folder: Path) -> Path:
-    path = study_folder / "search_spaces" / "found.yaml"
+    path = study_folder / "search_spaces" / "tune.yaml"
     path.write_text(yaml.safe_dump(SEARCH))
     return path
 
 
 def planned(small_table: Path, **settings: object) -> PlannedSearch:
     return plan_search(
-        load_study("found"), {f"search.{name}": value for name, value in settings.items()}, str(small_table)
+        load_study("tune"), {f"search.{name}": value for name, value in settings.items()}, str(small_table)
     )
 
 
@@ -219,7 +219,7 @@ def test_more_trials_are_the_same_search_and_another_sampler_is_another(search_f
     other = planned(small_table, sampler="random")
     assert other.name != own.name
     assert other.base.setting == "search.sampler=random"
-    again = plan_search(load_study("found"), json.loads(json.dumps(other.base.overrides)), str(small_table))
+    again = plan_search(load_study("tune"), json.loads(json.dumps(other.base.overrides)), str(small_table))
     assert again.name == other.name
 
 
@@ -252,7 +252,7 @@ def test_a_wrong_setting_of_a_search_is_an_error_in_one_line(
     changes: dict[str, object], message: str, search_file: Path, small_table: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
-        plan_search(load_study("found"), changes, str(small_table))
+        plan_search(load_study("tune"), changes, str(small_table))
     assert message in str(error.value)
 
 
@@ -262,15 +262,15 @@ def test_an_objective_that_trials_do_not_have_is_refused(search_file: Path, smal
     with pytest.raises(
         ValueError, match=r"^search.objectives has best_validation_tau; allowed are best_validation_ken"
     ):
-        plan_search(load_study("found"), {}, str(small_table))
+        plan_search(load_study("tune"), {}, str(small_table))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["found", "--trial", "2"], "found is a search, which draws its trials; it takes no --trial 2"),
-        (["found", "--trials", "0"], "trials is 0; it must be at least 1"),
-        (["found", "--gpus-per-trial", "measured"], "found is a search, whose trials are not known yet"),
+        (["tune", "--trial", "2"], "tune is a search, which draws its trials; it takes no --trial 2"),
+        (["tune", "--trials", "0"], "trials is 0; it must be at least 1"),
+        (["tune", "--gpus-per-trial", "measured"], "tune is a search, whose trials are not known yet"),
         (["small", "--trials", "3"], "small has no search; it takes no --trials 3"),
     ],
 )
@@ -286,8 +286,8 @@ def test_a_command_that_a_search_does_not_take_is_refused_in_one_line(
 
 def test_a_study_is_a_search_or_has_configurations(search_file: Path) -> None:
     search_file.write_text(yaml.safe_dump({**SEARCH, "repeats": 5}))
-    with pytest.raises(ValueError, match=r"^found\.yaml: a study has a search, or configurations, grid and repeats$"):
-        load_study("found")
+    with pytest.raises(ValueError, match=r"^tune\.yaml: a study has a search, or configurations, grid and repeats$"):
+        load_study("tune")
 
 
 def test_the_front_has_what_nothing_else_beats_in_both() -> None:
@@ -315,18 +315,18 @@ def test_a_search_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(
     content["base"]["training"]["epochs"] = epochs = 40
     content["search"]["halving"] = {"grace": 12, "reduction": 3}
     search_file.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "study.run", "found", "--data", str(small_table)]
+    command = [sys.executable, "-m", "study.run", "tune", "--data", str(small_table)]
     first = start(command)
-    wait_until(lambda: in_the_middle("found"), first)
+    wait_until(lambda: in_the_middle("tune"), first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    before = {run.info.run_id: run for run in all_runs("found") if run.info.status == "RUNNING"}
+    before = {run.info.run_id: run for run in all_runs("tune") if run.info.status == "RUNNING"}
     recorded_before = {run_id: len(steps(run, "train_loss")) for run_id, run in before.items()}
     assert any(recorded_before.values())
 
     code, output, error = finish(start(command))
     assert code == 0, output + error
-    runs = {run.info.run_id: run for run in all_runs("found")}
+    runs = {run.info.run_id: run for run in all_runs("tune")}
     assert len(runs) == len({run.data.tags["trial_key"] for run in runs.values()}) == 6
     for run_id, number in recorded_before.items():
         if number:
@@ -348,14 +348,14 @@ def test_a_search_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(
             assert last in (12, 36)
         assert steps(run, "train_loss") == list(range(1, last + 1))
         assert run.data.tags["attempt"] == ("2" if run.info.run_id in before else "1")
-    assert [path.name for path in Path("runs/found").iterdir()] == ["lock"]
+    assert [path.name for path in Path("runs/tune").iterdir()] == ["lock"]
 
-    table = pd.read_csv("results/found.csv")
+    table = pd.read_csv("results/tune.csv")
     assert sorted(table["key"]) == sorted(told)
     assert table["state"].isin([COMPLETE, EARLY]).all()
-    searches = recorded_searches("found")
+    searches = recorded_searches("tune")
     assert [search.study_name for search in searches] == [planned(small_table).name]
-    shares, n = importance(searches, trials_table(searches, Tracker("found").runs()))
+    shares, n = importance(searches, trials_table(searches, Tracker("tune").runs()))
     assert n == Counter(trial.state for trial in drawn)[TrialState.COMPLETE]
     assert not shares or sum(shares.values()) == pytest.approx(1)
 
@@ -367,8 +367,11 @@ def test_a_search_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(
     assert main([*command[3:], "--plan"]) == 0
     plan = capsys.readouterr().out.splitlines()
     assert plan[-1] == "0 to come"
-    assert len(all_runs("found")) == 7
+    assert len(all_runs("tune")) == 7
     assert any("stopped early at epoch" in line for line in plan)
     assert main(["status"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.split()[-1] == "-"
+    assert main(["figures"]) == 0
+    assert "results/figures/tune_history.svg" in capsys.readouterr().out
+    assert Path("results/figures/tune_pareto.png").exists()
