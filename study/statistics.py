@@ -202,11 +202,12 @@ def _difference(own: pd.Series) -> dict[str, float]:
 
 
 def _signed_ranks(differences: pd.Series) -> tuple[float, float]:
-    """The rank-biserial correlation, and the p-value of the signed-rank test; nothing differs where all are 0."""
+    """The rank-biserial correlation, and the p-value of the signed-rank test, 1 for a single pair."""
     own = differences.dropna().to_numpy()
     signed = np.where(np.abs(own) > SAME, np.sign(own) * stats.rankdata(np.abs(own)), 0)
-    if not signed.any():
-        return 0.0, 1.0
+    effect = float(signed.sum() / max(np.abs(signed).sum(), 1))
+    if len(signed) < 2:
+        return effect, 1.0
     test = stats.permutation_test(
         (signed,),
         np.sum,
@@ -215,7 +216,7 @@ def _signed_ranks(differences: pd.Series) -> tuple[float, float]:
         n_resamples=SIGNS,
         rng=np.random.default_rng(0),
     )
-    return float(signed.sum() / np.abs(signed).sum()), float(test.pvalue)
+    return effect, float(test.pvalue)
 
 
 def _interval(

@@ -192,6 +192,12 @@ def test_a_pair_without_a_difference_has_a_rank_but_no_sign() -> None:
     assert (row["effect"], row["p"]) == (1.0, 2 / 2**3)
 
 
+def test_a_single_pair_tells_nothing() -> None:
+    row = compared({"a": {"x": [1.0]}, "b": {"x": [2.0]}}).groups.loc["b"]
+    assert row[["n", "difference", "effect", "p"]].tolist() == [1, 1, 1, 1]
+    assert np.isnan(row["difference_low"])
+
+
 def test_one_repeat_that_went_astray_does_not_hide_that_all_others_differ() -> None:
     a = np.linspace(0.5, 0.6, 15)
     b = a + np.linspace(0.01, 0.02, 15)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from study.predictor import PredictorTrial
 from study.space import load_study, plan_trials, study_files
-from study.trial import PER_CENT, Measure
+from study.trial import PER_CENT, Measure, TrialConfig
 
 SMALL = {
     "predictor": {"training.epochs": 1, "training.batch_size": 1024},
@@ -31,10 +32,7 @@ SMALL = {
 def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cpu(
     name: str, configuration: str, tmp_path: Path, small_table: Path
 ) -> None:
-    study = load_study(name)
-    source = str(small_table) if study.trains == "predictor" else None
-    trials = plan_trials(study, SMALL[study.trains], source)
-    config = next(trial.config for trial in trials if trial.configuration == configuration)
+    study, config = load_study(name), small_trials(name, str(small_table))[configuration]
     if isinstance(config, PredictorTrial) and config.sampling.size is not None:  # of 271 cells
         config = replace(config, sampling=replace(config.sampling, size=min(config.sampling.size, 32)))
     epoch, final = config.run(tmp_path)
@@ -45,6 +43,14 @@ def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cp
     for text in (config.progress(epoch), config.scores(final)):
         assert "\n" not in text
     assert config.report(final)
+
+
+@cache
+def small_trials(name: str, table: str) -> dict[str, TrialConfig]:
+    """Of the study, one of each configuration."""
+    study = load_study(name)
+    trials = plan_trials(study, SMALL[study.trains], table if study.trains == "predictor" else None)
+    return {trial.configuration: trial.config for trial in trials}
 
 
 def test_a_measure_is_shown_with_the_deviation_that_its_unit_has() -> None:
