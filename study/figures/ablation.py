@@ -35,17 +35,17 @@ def ablation() -> tuple[Drawing, str]:
     parameters = values.assign(parameters=[run.metrics["parameters"] for run in runs]).groupby("group")["parameters"]
     counted = f"{values['undefined'].sum()} without a {measure.title} count as {measure.undefined:g}"
     foot = f"{len(runs)} runs of {name}, {counted}; {LEVEL:.0%} BCa bootstrap intervals. {stands_on(runs)}"
-    return draw_ablation(result, parameters.mean(), measure.title, measure.higher_is_better), foot
+    return draw_ablation(result, parameters.mean(), measure.title), foot
 
 
-def draw_ablation(result: Comparison, parameters: pd.Series, measure: str, higher_is_better: bool = True) -> Drawing:
-    """A line a row, the best difference on top, with a mark a task, and one for all of them.
+def draw_ablation(result: Comparison, parameters: pd.Series, measure: str) -> Drawing:
+    """A line a row, by mean rank, which no single failure moves far; with a mark a task, and one for all of them.
 
     Args:
         parameters: the number of weights, by row.
         measure: its title.
     """
-    groups = result.groups.sort_values("difference", ascending=higher_is_better, kind="stable")
+    groups = result.groups.sort_values("mean_rank", ascending=False, kind="stable")
     place = pd.Series(range(len(groups)), groups.index, dtype=float)
     drawing = Drawing(figsize=(9, 1 + ROW * len(groups)))
     panel = drawing.subplots()

@@ -196,7 +196,7 @@ def ablated() -> Comparison:
     return result
 
 
-def test_an_ablation_is_a_line_a_row_by_its_effect_with_a_mark_a_task_and_one_for_all() -> None:
+def test_an_ablation_is_a_line_a_row_by_mean_rank_with_a_mark_a_task_and_one_for_all() -> None:
     drawing = draw_ablation(ablated(), pd.Series({"paper": 2e6, "rounds 3": 3e6, "replace": 1.5e6}), "tau")
     [panel] = drawing.axes
     labels = panel.get_yticklabels()
