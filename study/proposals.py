@@ -100,8 +100,10 @@ class Proposals:
                     self.problem = f"{IN_A_ROW} trials in a row were over a limit of search.constraints"
                     self._to_draw = 0
             elif trial.key in self._finished:
+                self._report_again(trial)
                 self.finish(trial, self._finished[trial.key])
             elif trial.key in self._stopped:
+                self._report_again(trial)
                 self.stop_early(trial)
             else:
                 return trial
@@ -165,6 +167,25 @@ class Proposals:
             trial = self.planned.trial(number, values)
             drawn.set_user_attr(TRIAL_KEY, trial.key)
         return trial, drawn
+
+    def _report_again(self, trial: Trial) -> None:
+        """The epochs of a trial that was run before, by this search or another, so that halving compares with them."""
+        drawn, curves = (
+            self._open[trial.key],
+            [
+                other.intermediate_values
+                for search in stored()
+                if search.user_attrs[OBJECTIVES] == self.planned.search.objectives
+                for other in search.get_trials(deepcopy=False)
+                if other.user_attrs.get(TRIAL_KEY) == trial.key
+            ],
+        )
+        known = self._trials()[drawn.number].last_step or 0
+        with uninterrupted():
+            for epoch, value in max(curves, key=len, default={}).items():
+                if epoch > known:
+                    drawn.report(value, epoch)
+                    drawn.should_prune()
 
     def _is_over_a_limit(self, trial: Trial) -> bool:
         """Then that is told, and the trial is over."""

@@ -8,6 +8,7 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from study.figures.records import UnavailableError, stands_on
 from study.proposals import DESCRIPTION, OBJECTIVES
@@ -108,8 +109,11 @@ def draw_pareto(table: pd.DataFrame, objective: str, direction: str) -> Drawing:
             final[COST], final[objective], MARKERS[i % len(MARKERS)], color=f"C{i}", markersize=4, label=str(setting)
         )
     best = front(table, objective, direction)
-    panel.step(best[COST], best[objective], where="post", color="0.3", linewidth=1, label="front", zorder=0)
+    panel.step(best[COST], best[objective], where="post", color="0.3", linewidth=1, zorder=0)
+    panel.plot(best[COST], best[objective], "o", fillstyle="none", color="0.3", markersize=9, label="front")
     panel.set(xscale="log", xlabel="seconds of training", ylabel=objective)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     drawing.legend(*panel.get_legend_handles_labels(), loc="upper left", ncols=4, fontsize=8)
     return drawing

@@ -54,10 +54,10 @@ def files_in(folder: Path) -> list[str]:
     [
         (
             ["nonsense"],
-            "unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, alpha, pr",
+            "unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, alpha, label",
         ),
         (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
-        (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, batch_size, epochs"),
+        (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, epochs, schedule"),
         (["small", "--set", "training.lr=-1"], "training: lr is -1.0; it must be greater than 0"),
         (["small", "--set", "training.lr"], "'training.lr' is no setting; write it as name=value"),
         (["small", "--trial", "99"], "there is no trial 99; small has the trials 0 to 5"),

@@ -172,6 +172,27 @@ def test_the_same_configuration_is_trained_once_and_waits_for_its_twin(search_fi
     assert states() == ["COMPLETE"] * 6
 
 
+def test_halving_compares_with_what_another_search_has_run(search_file: Path, small_table: Path) -> None:
+    """The first trials of TPE are random, and with the same seed those of the random search."""
+    first, runs = Proposals(planned(small_table), {}), {}
+    for tau in (0.5, 0.4):
+        trial = first.propose()
+        for epoch in range(1, 10):
+            if first.report(trial, {"epoch": epoch, "validation_kendall_tau": tau}):
+                first.stop_early(trial)
+                runs[trial.key] = recorded("KILLED", stopped_early=str(epoch))
+                break
+        else:
+            first.finish(trial, {TAU: tau})
+            runs[trial.key] = recorded("FINISHED", {TAU: tau})
+    second = Proposals(planned(small_table, sampler="random"), runs)
+    third = second.propose()
+    assert (third.index, second.left) == (2, 3)
+    assert [trial.last_step for trial in second.drawn()] == [8, 2, None]
+    assert not second.report(third, {"epoch": 1, "validation_kendall_tau": 0.45})
+    assert second.report(third, {"epoch": 2, "validation_kendall_tau": 0.45})  # not the best of three
+
+
 def test_in_place_of_a_failed_trial_the_next_command_draws_another(search_file: Path, small_table: Path) -> None:
     proposals = Proposals(planned(small_table), {})
     proposals.fail(proposals.propose())
