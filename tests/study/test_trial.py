@@ -14,6 +14,7 @@ from study.trial import PER_CENT, Measure, TrialConfig
 SMALL = {
     "predictor": {"training.epochs": 1, "training.batch_size": 1024},
     "autoencoder": {
+        "model.encoder.node_dim": 16,
         "training.epochs": 1,
         "training.train_share": 0.001,
         "training.batch_size": 1024,
