@@ -54,7 +54,7 @@ def files_in(folder: Path) -> list[str]:
     [
         (
             ["nonsense"],
-            "unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, alpha, label",
+            "unknown study 'nonsense'; there are: ablation, ablation_autoencoder, ablation_reduced, alpha, best",
         ),
         (["small", "--set", "training.lr=abc"], "training.lr is 'abc'; it must be a number"),
         (["small", "--set", "training.lrr=1"], "unknown setting training.lrr; training has lr, epochs, schedule"),
