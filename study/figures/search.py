@@ -77,6 +77,8 @@ def draw_history(table: pd.DataFrame, objective: str, direction: str) -> Drawing
             final["number"], final[objective], MARKERS[i % len(MARKERS)], color=f"C{i}", markersize=4, label=name
         )
         axes[0].plot(early["number"], early["last"], "x", color=f"C{i}", markersize=4, alpha=0.6)
+        if not len(final):
+            continue
         for panel, by in zip(axes[1:], ("number", "spent"), strict=True):
             over = [*final[by], ordered[by].iloc[-1]]
             panel.step(over, [*best, *best.tail(1)], where="post", color=f"C{i}", linewidth=1.5)

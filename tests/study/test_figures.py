@@ -299,6 +299,13 @@ def test_the_best_so_far_is_drawn_by_trials_and_by_epochs_for_each_search(trials
     assert names == ["tpe", "random (search.sampler=random)"]
 
 
+def test_a_search_that_has_no_complete_trial_yet_is_drawn_without_a_best(trials: pd.DataFrame) -> None:
+    trials.loc[trials["sampler"] == "random", ["state", "tau"]] = "cut off", np.nan
+    each, by_trials, _ = draw_history(trials, "tau", "maximize").axes
+    assert len(each.lines) == 4  # of each search the complete, and those stopped early
+    assert len(by_trials.lines) == 1
+
+
 def test_the_front_is_drawn_through_what_nothing_else_beats(trials: pd.DataFrame) -> None:
     panel = draw_pareto(trials, "tau", "maximize").axes[0]
     assert panel.lines[-1].get_xydata().tolist() == [[5, 0.6], [40, 0.7]]

@@ -378,7 +378,7 @@ def test_a_search_whose_driver_is_killed_goes_on_and_ends_with_every_trial_once(
     assert [search.study_name for search in searches] == [planned(small_table).name]
     shares, n = importance(searches, trials_table(searches, Tracker("tune").runs()))
     assert n == Counter(trial.state for trial in drawn)[TrialState.COMPLETE]
-    assert not shares or sum(shares.values()) == pytest.approx(1)
+    assert sum(shares.values()) <= 1 + 1e-9  # what settings explain only together is in none
 
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:  # all is over: Ray is not even started
