@@ -97,7 +97,7 @@ def _carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         proposals = None if job.search is None else job.proposals()
         trials = _run_here(job, proposals) if args.local else _run_on_ray(job, args.address, proposals, stack)
         if proposals is not None:
-            return _report_search(job, proposals, arguments)
+            return _report_search(job, proposals, args, arguments)
         return _report(job, trials, args, arguments)
 
 
@@ -335,14 +335,14 @@ def _report(job: _Job, trials: list[Trial], args: argparse.Namespace, arguments:
     return 1 if any(trial in unfinished for trial in trials) else 0
 
 
-def _report_search(job: _Job, proposals: Proposals, arguments: Sequence[str]) -> int:
-    """Say what came of the search's trials, and write its table."""
+def _report_search(job: _Job, proposals: Proposals, args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Say what came of the search's trials; write its table, with ``--local`` once none is left."""
     from study.console import listing
     from study.search_tables import write_search
 
     runs = job.tracker.runs()
     print(listing(proposals.trials(), runs))
-    if proposals.trials():
+    if proposals.trials() and not (args.local and proposals.left):
         command = shlex.join(["python", "-m", "study.run", *arguments])
         files = write_search(job.study, proposals, runs, command=command)
         print(f"\n{files[1].read_text()}\nwritten: {', '.join(map(str, files))}")

@@ -4,6 +4,7 @@ labels are needed."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,21 +21,17 @@ COST = "training_seconds"
 
 
 def recorded_searches(study: str, like: optuna.Study | None = None) -> list[optuna.Study]:
-    """The searches of a study with a trial, for one set of objectives and on one set of labels; of those with the same
-    setting the last, since its file was changed in between.
+    """The searches of a study with a trial that can be compared, see :func:`_in_common`; of those with the same setting
+    the last, since its file was changed in between.
 
     Args:
-        like: the search whose objectives and labels these are; without it, those of the largest.
+        like: the search that they can be compared with; without it, the largest.
     """
     found = [each for each in stored() if each.user_attrs.get(STUDY) == study and each.get_trials(deepcopy=False)]
     if not found:
         return []
     like = like or max(found, key=lambda each: len(each.get_trials(deepcopy=False)))
-    same = {
-        each.user_attrs[SETTING]: each
-        for each in found
-        if all(each.user_attrs[name] == like.user_attrs[name] for name in (OBJECTIVES, LABELS))
-    }
+    same = {each.user_attrs[SETTING]: each for each in found if _in_common(each) == _in_common(like)}
     same[like.user_attrs[SETTING]] = like
     return sorted(same.values(), key=lambda each: ("=" in each.user_attrs[SETTING], each.user_attrs[SETTING]))
 
@@ -97,6 +94,14 @@ def importance(searches: Sequence[optuna.Study], table: pd.DataFrame) -> tuple[d
         return {}, n
     shares = FanovaImportanceEvaluator(seed=0).evaluate(study)
     return dict(sorted(shares.items(), key=lambda item: -item[1])), n
+
+
+def _in_common(search: optuna.Study) -> tuple[Any, ...]:
+    """What searches whose trials are compared have in common: the objectives, the labels, and what is set of every
+    trial. They may differ in settings of ``search``."""
+    changes = re.split(r" (?=[\w.]+=)", search.user_attrs[SETTING])
+    of_trials = [change for change in changes if "=" in change and not change.startswith("search.")]
+    return search.user_attrs[OBJECTIVES], search.user_attrs[LABELS], of_trials
 
 
 def _state(run: Recorded | None) -> str:

@@ -40,7 +40,7 @@ IMPORTANCE = (
 
 
 def write_search(study: Study, proposals: Proposals, runs: Mapping[str, Recorded], *, command: str) -> list[Path]:
-    """Write the table of a study's search, and of its other searches for the same on the same labels.
+    """Write the table of a study's search, and of its others that it can be compared with.
 
     On predicted labels its files are ``<study>-surrogate*``.
 
@@ -68,7 +68,7 @@ def write_search(study: Study, proposals: Proposals, runs: Mapping[str, Recorded
     if data.caution:
         head["caution"] = data.caution
     ascending = directions[objective] == "minimize"
-    best = complete(table, objective).sort_values(objective, ascending=ascending).head(BEST)
+    best = complete(table, objective).drop_duplicates("key").sort_values(objective, ascending=ascending).head(BEST)
     fastest = front(table, objective, directions[objective])
     shares, n = importance(searches, table)
     rows = [[setting, f"{share:.3f}"] for setting, share in shares.items()]

@@ -244,6 +244,27 @@ def test_more_trials_are_the_same_search_and_another_sampler_is_another(search_f
     assert again.name == other.name
 
 
+def test_searches_are_compared_where_they_differ_in_settings_of_search_alone(
+    search_file: Path, small_table: Path
+) -> None:
+    changes = [{}, {"search.sampler": "random"}, {"training.epochs": 4}]
+    changes += [{"training.epochs": 4, "search.halving.grace": 1, "search.space.training.loss": ["mse"]}]
+    searches = [Proposals(plan_search(load_study("tune"), change, str(small_table)), {}) for change in changes]
+    for search in searches:
+        search.propose()
+    names = [search.planned.name for search in searches]
+    compared = [[each.study_name for each in recorded_searches("tune", search.study)] for search in searches]
+    assert [set(each) for each in compared] == [set(names[:2])] * 2 + [set(names[2:])] * 2
+
+
+def test_one_trial_in_this_process_writes_no_table_of_the_search(
+    search_file: Path, database: Path, small_table: Path
+) -> None:
+    assert main(["tune", "--data", str(small_table), "--local"]) == 0
+    assert len(states()) == 1
+    assert not Path("results/tune.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
