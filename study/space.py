@@ -409,13 +409,15 @@ def plan_search(study: Study, overrides: Mapping[str, Any], source: str | None =
         if name not in kind.OBJECTIVES:
             raise ValueError(f"search.objectives has {name}; allowed are {', '.join(kind.OBJECTIVES) or 'none'}")
     for name, domain in search.domains.items():
-        if name in base.overrides:
+        if name in overrides:
             raise ValueError(f"{name} is searched; to search it elsewhere, set search.space.{name}")
         for value in (domain.low, domain.high) if isinstance(domain, Range) else domain:
             try:
                 build(kind, merge(dataclasses.asdict(base.config), {name: value}))
             except ValueError as error:
                 raise ValueError(f"search.space.{name}: {error}") from None
+        if isinstance(domain, Range) and not isinstance(own_value := _get(base.config, name), int | float):
+            raise ValueError(f"search.space.{name} is a range, and {name} is {own_value!r}; a range is of numbers")
     changed = {
         name: value
         for name, value in of_search.items()

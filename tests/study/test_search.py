@@ -288,6 +288,11 @@ def test_one_trial_in_this_process_writes_no_table_of_the_search(
         ({"search.space.training.batch_size": {"low": 0, "high": 9}}, "batch_size is 0; it must be at least 1"),
         ({"search.nonsense": 1}, "search: unknown setting nonsense; there are objectives, space, trials"),
         ({"training.lr": 0.1}, "training.lr is searched; to search it elsewhere, set search.space.training.lr"),
+        ({"training.loss": "mse"}, "training.loss is searched; to search it elsewhere, set search.space.training.loss"),
+        (
+            {"search.space.sampling.size": {"low": 20, "high": 40}},
+            "search.space.sampling.size is a range, and sampling.size is None; a range is of numbers",
+        ),
     ],
 )
 def test_a_wrong_setting_of_a_search_is_an_error_in_one_line(
