@@ -58,7 +58,8 @@ class Proposals:
         self.planned, self.failed, self.problem = planned, 0, ""
         self._open: dict[str, optuna.Trial] = {}
         self._finished = {key: run.metrics for key, run in runs.items() if run.finished}
-        self._stopped = {key for key, run in runs.items() if run.stopped_early}
+        halves = planned.search.halving is not None  # else it trains to the end what another search has stopped
+        self._stopped = {key for key, run in runs.items() if run.stopped_early and halves}
         drawn = self.drawn()
         self._cut_off = [trial.number for trial in drawn if trial.state == TrialState.RUNNING]
         there = len(self._cut_off) + sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in drawn)
@@ -170,16 +171,14 @@ class Proposals:
 
     def _report_again(self, trial: Trial) -> None:
         """The epochs of a trial that was run before, by this search or another, so that halving compares with them."""
-        drawn, curves = (
-            self._open[trial.key],
-            [
-                other.intermediate_values
-                for search in stored()
-                if search.user_attrs[OBJECTIVES] == self.planned.search.objectives
-                for other in search.get_trials(deepcopy=False)
-                if other.user_attrs.get(TRIAL_KEY) == trial.key
-            ],
-        )
+        drawn = self._open[trial.key]
+        curves = [
+            other.intermediate_values
+            for search in stored()
+            if search.user_attrs[OBJECTIVES] == self.planned.search.objectives
+            for other in search.get_trials(deepcopy=False)
+            if other.user_attrs.get(TRIAL_KEY) == trial.key
+        ]
         known = self._trials()[drawn.number].last_step or 0
         with uninterrupted():
             for epoch, value in max(curves, key=len, default={}).items():

@@ -150,8 +150,8 @@ class Tracker:
                 run_id, epoch = recorded.run_id, recorded.epoch
                 tags["attempt"] = str(int(recorded.tags["attempt"]) + 1)
                 self._client.update_run(run_id, status="RUNNING")
-                if "error" in recorded.tags:
-                    self._client.delete_tag(run_id, "error")
+                for name in {"error", STOPPED_EARLY} & recorded.tags.keys():  # no longer so
+                    self._client.delete_tag(run_id, name)
             self._client.log_batch(
                 run_id,
                 params=[Param(name, str(value)) for name, value in flatten(trial.config.settings()).items()],

@@ -153,6 +153,20 @@ def test_what_was_recorded_but_not_told_is_told_and_not_run_again(search_file: P
     assert again.left == 3
 
 
+def test_a_search_without_halving_trains_to_the_end_what_another_has_stopped(
+    search_file: Path, database: Path, small_table: Path
+) -> None:
+    first, tracker = Proposals(planned(small_table), {}), Tracker("tune")
+    stopped = first.propose()
+    tracker.start(stopped, device="cpu")
+    tracker.stop_early(stopped)
+    second = Proposals(planned(small_table, halving=None), tracker.runs())
+    trial = second.propose()
+    assert (trial.index, trial.key) == (0, stopped.key)
+    tracker.start(trial, device="cpu")
+    assert not tracker.runs()[trial.key].stopped_early
+
+
 def test_the_same_configuration_is_trained_once_and_waits_for_its_twin(search_file: Path, small_table: Path) -> None:
     one = {"space.training.lr": [0.1], "space.model.encoder.rounds": [1], "space.model.hidden": [[3]]}
     one |= {"halving": None, "sampler": "random"}
