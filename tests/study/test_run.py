@@ -264,7 +264,7 @@ def test_a_local_trial_that_fails_is_recorded_and_keeps_its_traceback_and_is_tri
         def broken(*arguments: object) -> None:
             raise ValueError("a broken baseline")
 
-        patch.setattr("study.predictor.fit_baselines", broken)
+        patch.setattr("study.predictor._baselines", broken)
         with pytest.raises(ValueError, match="a broken baseline"):
             main(command)
     main([*command, "--plan"])

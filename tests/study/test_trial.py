@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from study.predictor import PredictorTrial
+from study.settings import build, merge
 from study.space import load_study, plan_trials, study_files
 from study.trial import PER_CENT, Measure, TrialConfig
 
@@ -50,8 +51,9 @@ def test_every_configuration_of_every_study_runs_one_epoch_of_one_step_on_the_cp
 def small_trials(name: str, table: str) -> dict[str, TrialConfig]:
     """Of the study, one of each configuration."""
     study = load_study(name)
-    trials = plan_trials(study, SMALL[study.trains], table if study.trains == "predictor" else None)
-    return {trial.configuration: trial.config for trial in trials}
+    trials = plan_trials(study, {}, table if study.trains == "predictor" else None)
+    configs = {trial.configuration: trial.config for trial in trials}
+    return {each: build(type(own), merge(asdict(own), SMALL[study.trains])) for each, own in configs.items()}
 
 
 def test_a_measure_is_shown_with_the_deviation_that_its_unit_has() -> None:
