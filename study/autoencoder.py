@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from study.trial import CHECKPOINT, CONFIG, MODEL, OURS, PER_CENT, Data, Measure, TrialConfig, timed
-from vsgae.autoencoder import VSGAEConfig
+from vsgae.autoencoder import VSGAE, VSGAEConfig
 from vsgae.generation import Estimate, encode, generate, latent_use, reconstruct, spot_check
 from vsgae.nasbench101 import load_space
 from vsgae.splits import SplitConfig, split
@@ -145,7 +145,7 @@ class AutoencoderTrial(TrialConfig):
         final |= {"test_kl": float(use.kl.sum()), "test_active_dimensions": float(use.active.sum())}
         final |= {"train_cells": float(len(trained_on)), "test_cells": float(len(held_out))}
         final["reconstructed_cells"] = float(len(chosen))
-        final["parameters"] = float(sum(weight.numel() for weight in model.parameters()))
+        final["parameters"] = float(self.parameters())
         final["training_seconds"] = seconds
 
         latent = pd.DataFrame({"kl": use.kl.cpu(), "active": use.active.cpu()})
@@ -153,6 +153,9 @@ class AutoencoderTrial(TrialConfig):
         model.save_pretrained(directory / MODEL)
         self.write_config(directory)
         yield final
+
+    def network(self) -> VSGAE:
+        return VSGAE(self.model)
 
     def progress(self, metrics: Mapping[str, float]) -> str:
         return (

@@ -10,7 +10,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -151,10 +150,8 @@ class PredictorTrial(TrialConfig):
         self.write_config(directory, labels={"description": labels.description, "digest": labels.digest})
         yield final
 
-    def parameters(self) -> int:
-        with torch.device("meta"):
-            model = AccuracyPredictor(self.model)
-        return sum(weight.numel() for weight in model.parameters())
+    def network(self) -> AccuracyPredictor:
+        return AccuracyPredictor(self.model)
 
     def progress(self, metrics: Mapping[str, float]) -> str:
         text = f"epoch {metrics['epoch']:.0f}/{self.epochs}, training loss {metrics['train_loss']:.3g}"

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import torch
 from pydantic import ConfigDict
+from torch import nn
 
 from study.settings import CHECKED, flatten, merge
 from vsgae.splits import SplitConfig
@@ -175,9 +177,14 @@ class TrialConfig(ABC):
         }
         (directory / CONFIG).write_text(json.dumps(merge(values, more), indent=2) + "\n")
 
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """Its model, before training."""
+
     def parameters(self) -> int:
         """How many weights its model has; none is made for it."""
-        raise NotImplementedError
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in self.network().parameters())
 
     @abstractmethod
     def progress(self, metrics: Mapping[str, float]) -> str:

@@ -119,7 +119,7 @@ class _Search(Searcher):
         """Nothing, as :class:`_Recorder`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
+        """Nothing: a search goes on from Optuna's storage and MLflow."""
 
 
 class _Halving(FIFOScheduler):
